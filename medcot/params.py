@@ -1,0 +1,104 @@
+"""Typed, strict, frozen params: the one reader of `params.yaml`.
+
+Each stage declares one section as a `Params` subclass beside the code that reads it. An unknown key, a wrong type or a value
+out of range is one line that names `params.yaml: section.key`, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medcot.errors import DataError
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class Params(BaseModel):
+    """Base of every params section; the docstring under a field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+P = TypeVar("P", bound=Params)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but with numbers like 5e-06 as floats and without silent duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                line = node.start_mark.line + 1
+                raise DataError(f"{node.start_mark.name}:{line}", f"key `{key}` stands twice", "keep one of them")
+        return super().construct_mapping(node, deep=deep)
+
+
+# `dvc exp run -S train.learning_rate=5e-6` rewrites the file with `5e-06`, which YAML 1.1 reads as a string.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
+    """Read the params file as a mapping of sections.
+
+    Raises DataError when the file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = yaml.load(file, Loader=_Loader)
+    except FileNotFoundError:
+        raise DataError(str(path), "the params file is missing", "run from the repository root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(str(path), "not valid YAML", "mend the syntax", got=str(error)) from None
+    if not isinstance(content, dict):
+        raise DataError(str(path), "expected a mapping of sections", "see params.yaml in the repository", got=content)
+    return content
+
+
+def load_section(section: str, cls: type[P], path: Path = PARAMS_FILE) -> P:
+    """Load one section of the params file into its typed class.
+
+    Raises DataError for a missing section, an unknown key, a wrong type or a value out of range.
+    """
+    content = read_params(path)
+    if section not in content:
+        raise DataError(f"{path}: {section}", "the section is missing", f"add `{section}:` with its keys")
+    return parse_section(section, content[section] or {}, cls, place=str(path))
+
+
+def parse_section(section: str, values: object, cls: type[P], place: str = str(PARAMS_FILE)) -> P:
+    """Check one section's values against its class; see load_section."""
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in (section, *first["loc"]))
+        raise DataError(f"{place}: {key}", _cause(first["type"], first["msg"]), _remedy(cls, first), got=first["input"]) from None
+
+
+def _cause(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown key"
+    return message[0].lower() + message[1:]
+
+
+def _remedy(cls: type[BaseModel], error: Any) -> str:
+    """Say what the field is for, or which known key was probably meant."""
+    fields: Any = cls
+    for part in error["loc"][:-1]:
+        annotation = fields.model_fields[part].annotation if part in getattr(fields, "model_fields", {}) else None
+        fields = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else fields
+    known = getattr(fields, "model_fields", {})
+    name = str(error["loc"][-1]) if error["loc"] else ""
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, known, n=1)
+        return f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(sorted(known))}"
+    if name in known and known[name].description:
+        return " ".join(known[name].description.split())
+    return "see the comments in params.yaml"

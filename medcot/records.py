@@ -1,0 +1,101 @@
+"""The record every stage passes on, its identity, and its files (JSON Lines, sorted by id)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+TEXT_FIELDS = ("question", "reasoning", "answer")
+RECORDS_FILE = "records.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """A row as it was read: fields may be missing (None) or of a wrong type; an unreadable row has an error and its raw text."""
+
+    id: str
+    source: str
+    question: Any = None
+    reasoning: Any = None
+    answer: Any = None
+    error: str | None = None
+    detail: str | None = None
+    raw: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One question with its chain of thought and final answer; all three are non-empty text."""
+
+    id: str
+    source: str
+    question: str
+    reasoning: str
+    answer: str
+
+    @property
+    def content_hash(self) -> str:
+        """16 hex digits over the three texts: what the ledger's hash_before and hash_after hold."""
+        return short_hash(canonical([self.question, self.reasoning, self.answer]))
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no escapes beyond the necessary: equal rows give equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def short_hash(text: str) -> str:
+    """The first 16 hex digits of the sha256 of the text's UTF-8 bytes (a lone surrogate as its three bytes)."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def assign_ids(hashes: Iterable[str]) -> list[str]:
+    """Make ids unique: the first row of a hash keeps it, its k-th identical copy gets `-k`.
+
+    Identical rows cannot be told apart, so which of them is the first does not matter to any later stage.
+    """
+    seen: dict[str, int] = {}
+    ids = []
+    for value in hashes:
+        copies = seen.get(value, 0)
+        ids.append(f"{value}-{copies}" if copies else value)
+        seen[value] = copies + 1
+    return ids
+
+
+def seeded_order(record_id: str, seed: int) -> str:
+    """A sort key that shuffles by seed and depends on nothing but the id: adding rows keeps the others' order."""
+    return hashlib.sha256(f"{seed}:{record_id}".encode()).hexdigest()
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, UTF-8, in the given order."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON Lines file that this project wrote."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file]
+
+
+def write_records(directory: Path, records: Iterable[RawRecord] | Iterable[Record]) -> None:
+    """Write records.jsonl into a directory, sorted by id; fields that are None are left out."""
+    rows = sorted((asdict(record) for record in records), key=lambda row: row["id"])
+    write_jsonl(directory / RECORDS_FILE, ({k: v for k, v in row.items() if v is not None} for row in rows))
+
+
+def read_records(directory: Path) -> list[Record]:
+    """Read a directory's complete records, in id order."""
+    return [Record(**row) for row in read_jsonl(directory / RECORDS_FILE)]
+
+
+def read_raw_records(directory: Path) -> list[RawRecord]:
+    """Read a directory's raw records, in id order."""
+    return [RawRecord(**row) for row in read_jsonl(directory / RECORDS_FILE)]
