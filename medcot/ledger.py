@@ -68,7 +68,7 @@ class Event:
 def events_frame(events: Iterable[Event]) -> pl.DataFrame:
     """Events as a frame sorted by id; `seq` counts a record's events in the order given."""
     frame = pl.DataFrame([asdict(event) for event in events], schema={k: v for k, v in SCHEMA.items() if k != "seq"})
-    frame = frame.with_columns(seq=pl.int_range(pl.len()).over("id").cast(pl.Int64)).select(SCHEMA)
+    frame = frame.with_columns(seq=pl.int_range(pl.len()).over("id").cast(pl.Int64)).select(list(SCHEMA))
     return frame.sort("id", "seq")
 
 
@@ -85,7 +85,7 @@ def join_parts(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     frame = frame.with_columns(order=order).sort("id", "order", "seq")
     origin = [pl.col(name).drop_nulls().first().over("id") for name in ("source", "source_row")]
     frame = frame.with_columns(*origin, seq=pl.int_range(pl.len()).over("id").cast(pl.Int64))
-    return frame.select(SCHEMA)
+    return frame.select(list(SCHEMA))
 
 
 def check_stage(stage: str, ids_in: Sequence[str], ids_out: Sequence[str], ended: Sequence[str]) -> None:

@@ -9,13 +9,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medcot.errors import DataError
+
 TEXT_FIELDS = ("question", "reasoning", "answer")
 RECORDS_FILE = "records.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class RawRecord:
-    """A row as it was read: fields may be missing (None) or of a wrong type; an unreadable row has an error and its raw text."""
+    """A row as it was read: fields may be missing (None) or of a wrong type.
+
+    error   why it cannot become a record: it was unreadable (then raw holds its text), or its answer has no clean think block
+    detail  one line on the error, or on a missing field
+    """
 
     id: str
     source: str
@@ -25,6 +31,11 @@ class RawRecord:
     error: str | None = None
     detail: str | None = None
     raw: str | None = None
+
+    @property
+    def content_hash(self) -> str:
+        """16 hex digits over the three fields, as Record has it; of an unreadable row over its raw text."""
+        return short_hash(canonical([self.question, self.reasoning, self.answer]) if self.raw is None else self.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,12 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON Lines file that this project wrote."""
+    """Read a JSON Lines file that this project wrote.
+
+    Raises DataError when it is missing.
+    """
+    if not path.exists():
+        raise DataError(str(path), "the file is missing", "run `dvc repro`, or the stage that writes it, first")
     with path.open(encoding="utf-8", newline="\n") as file:
         return [json.loads(line) for line in file]
 

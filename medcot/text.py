@@ -1,0 +1,109 @@
+"""Medical-safe normalisation: a list of named rules, and nothing else, applied to a text in order.
+
+A normalised text is RULES applied to the raw text, byte for byte, and normalising it again changes nothing. NFC, never NFKC:
+compatibility folding turns 10⁹/L into 109/L and x² into x2, and it makes control tags out of full-width text. No rule changes
+a number, a unit or a negation, and a rule that would create a control token in a text is not applied to that text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    """A named change; the name is what the ledger and the metrics show."""
+
+    name: str
+    apply: Callable[[str], str]
+
+
+# Think tags, tool tags, and the <|name|> family; read_control_tokens folds the full-width cousins, <｜name｜> among them, into it.
+_CONTROL_TOKEN = re.compile(r"</?(?:think|tool_call|tool_response)>|<\|[^<>|\s]{1,64}\|>", re.IGNORECASE)
+
+# Zero width space, word joiner, byte order mark inside a text, soft hyphen. Not ZWJ and ZWNJ: emoji and scripts need them.
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
+_LINE_ENDS = re.compile("\r\n|[\r\u2028\u2029]")
+_SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
+_TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
+_BLANK_LINES = re.compile(r"\n{4,}")
+# Chinese punctuation keeps its width, and so do ＜ ＞ ｜, which control tags are made of.
+_WIDTH = {full: full - 0xFEE0 for full in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B), *map(ord, "％＋－／＝"))}
+_DECIMAL_POINT = re.compile("(?<=[0-9])．(?=[0-9])")
+
+
+def _bom(text: str) -> str:
+    return text.removeprefix("\ufeff")
+
+
+def _newlines(text: str) -> str:
+    return _LINE_ENDS.sub("\n", text)
+
+
+def _invisible(text: str) -> str:
+    return _INVISIBLE.sub("", text)
+
+
+def _width(text: str) -> str:
+    return _DECIMAL_POINT.sub(".", text.translate(_WIDTH))
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _spaces(text: str) -> str:
+    return _SPACES.sub(" ", text)
+
+
+def _trailing_spaces(text: str) -> str:
+    return _TRAILING.sub("", text)
+
+
+def _blank_lines(text: str) -> str:
+    return _BLANK_LINES.sub("\n\n\n", text)
+
+
+def _strip(text: str) -> str:
+    return text.strip(" \t\n")
+
+
+# The order makes one pass enough: what NFC composes must be visible neighbours in their final width, the spaces it makes
+# (U+2000 becomes U+2002) are folded after it, and lines are trimmed before blank ones are counted.
+RULES = (
+    Rule("bom", _bom),
+    Rule("newlines", _newlines),
+    Rule("invisible", _invisible),
+    Rule("width", _width),
+    Rule("nfc", _nfc),
+    Rule("spaces", _spaces),
+    Rule("trailing_spaces", _trailing_spaces),
+    Rule("blank_lines", _blank_lines),
+    Rule("strip", _strip),
+)
+
+
+def apply_rule(rule: Rule, text: str) -> str:
+    """Apply a rule, or leave the text alone where the rule would create a control token."""
+    changed = rule.apply(text)
+    if changed == text or len(_CONTROL_TOKEN.findall(changed)) <= len(_CONTROL_TOKEN.findall(text)):
+        return changed
+    return text
+
+
+def normalize_text(text: str) -> str:
+    """Apply every rule in order."""
+    for rule in RULES:
+        text = apply_rule(rule, text)
+    return text
+
+
+def find_control_token(text: str) -> str | None:
+    """Return the first control token a text holds, or would hold once its widths are folded and invisible characters go.
+
+    The token is returned folded: `＜think＞`, `<ｔhink>` and `<think>` are all `<think>`.
+    """
+    match = _CONTROL_TOKEN.search(unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)))
+    return match.group() if match else None
