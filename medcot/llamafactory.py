@@ -46,7 +46,7 @@ def render_row(record: Record | Row, template: Template, system: str, form: Form
         row: dict[str, Any] = {"id": record.id, "instruction": user, "input": "", "output": target}
     else:
         row = {"id": record.id, "conversations": [{"from": "human", "value": user}, {"from": "gpt", "value": target}]}
-    return {**row, "system": system} if system else row
+    return {**row, "system": template.llamafactory_system.replace("{system}", system)} if system else row
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:

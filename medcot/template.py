@@ -31,6 +31,7 @@ class Template:
     controls             tokens that must be added tokens of the tokenizer
     instruction          what stands between the user heading and the question, part of the row in LLaMA-Factory's files
     llamafactory         the LLaMA-Factory template that renders the same
+    llamafactory_system  how a system prompt stands in the row for it, with one `{system}`
     llamafactory_suffix  what that template puts after EOS
     """
 
@@ -43,6 +44,7 @@ class Template:
     controls: tuple[str, ...] = ()
     instruction: str = ""
     llamafactory: str = ""
+    llamafactory_system: str = "{system}"
     llamafactory_suffix: str = ""
 
     @property
@@ -80,6 +82,7 @@ TEMPLATES = {
             prefill=THINK_OPEN,
             instruction=f"{DEEPDOCTOR_INSTRUCTION}\n\n### Question:\n",
             llamafactory="alpaca",
+            llamafactory_system="{system}\n\n",
             llamafactory_suffix="\n\n",
         ),
     )
