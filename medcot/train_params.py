@@ -1,0 +1,116 @@
+"""The `train` section, under LLaMA-Factory's names where it has one."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from medcot.params import Params
+
+
+class TrainParams(Params):
+    """Section `train` of params.yaml. One optimiser step is batch × accumulation ROWS, however they are executed."""
+
+    finetuning_type: Literal["lora", "full", "none"] = "lora"
+    """lora trains an adapter (QLoRA when model.quantization is nf4), full every weight, none keeps the base as it is."""
+    adapter: str = ""
+    """Import this finished peft or LLaMA-Factory adapter instead of training: a directory under models/import_adapter/."""
+    lora_rank: int = Field(8, ge=1, le=1024)
+    """Rank of the update; more rank is more capacity and more memory."""
+    lora_alpha: float = Field(16, gt=0)
+    """Scale of the update: alpha / rank, or alpha / √rank with use_rslora."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the adapter's inputs dropped in training, in [0, 1)."""
+    lora_target: str = Field("all", min_length=1)
+    """Linear layers to adapt: all, or names with commas such as q_proj,v_proj."""
+    additional_target: str = ""
+    """Modules trained whole and saved with the adapter (peft: modules_to_save), with commas, such as embed_tokens,lm_head."""
+    use_rslora: bool = False
+    """Rank-stabilised scaling (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732)."""
+    use_dora: bool = False
+    """Weight-decomposed adaptation (Liu et al. 2024, https://arxiv.org/abs/2402.09353); slower."""
+    neftune_noise_alpha: float = Field(0.0, ge=0)
+    """Noise on embeddings (Jain et al. 2023, https://arxiv.org/abs/2310.05914); 0 = off."""
+    label_smoothing_factor: float = Field(0.0, ge=0, lt=1)
+    """Share of probability spread over all tokens; 0 = off. Raises the training loss by design."""
+    learning_rate: float = Field(2e-4, ge=0, le=1)
+    """Peak learning rate of the optimiser."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = "cosine"
+    """Course of the learning rate after warm-up."""
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    """Share of all steps spent on warm-up; used when warmup_steps is 0."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps of warm-up; beats warmup_ratio."""
+    num_train_epochs: float = Field(3.0, gt=0)
+    """Passes over the training rows; used when max_steps is 0."""
+    max_steps: int = Field(0, ge=0)
+    """Optimiser steps; 0 = as many as num_train_epochs needs."""
+    per_device_train_batch_size: int = Field(1, ge=1)
+    """Rows of one forward pass; memory grows with it."""
+    per_device_eval_batch_size: int = Field(8, ge=1)
+    """Rows of one evaluation pass."""
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    """Forward passes in one optimiser step; rows of a step = batch × accumulation."""
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd"] = "adamw_torch"
+    """Optimiser; the 8-bit ones store their state in a quarter of the memory."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the first moment."""
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay of the second moment."""
+    adam_epsilon: float = Field(1e-8, gt=0)
+    """Added to the denominator of Adam's update."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 = never."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    eval_steps: int = Field(0, ge=0)
+    """Evaluate on val after every so many steps; 0 = at the end only."""
+    save_steps: int = Field(0, ge=0)
+    """Write a checkpoint to resume from after every so many steps; 0 = none."""
+    load_best_model_at_end: bool = False
+    """Keep the checkpoint with the lowest val loss instead of the last; needs eval_steps."""
+    early_stopping_steps: int = Field(0, ge=0)
+    """Stop after so many evaluations without a lower val loss; 0 = never. Needs load_best_model_at_end."""
+    seed: int = Field(42, ge=0)
+    """Seed of adapter initialisation, row order and dropout."""
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if self.load_best_model_at_end and not self.eval_steps:
+            raise ValueError("load_best_model_at_end needs eval_steps > 0")
+        if self.load_best_model_at_end and self.save_steps % self.eval_steps:
+            raise ValueError("load_best_model_at_end needs save_steps to be 0 or a multiple of eval_steps")
+        if self.early_stopping_steps and not self.load_best_model_at_end:
+            raise ValueError("early_stopping_steps needs load_best_model_at_end: true")
+        return self
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows that one optimiser step sees."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    def num_steps(self, num_rows: int) -> int:
+        """Optimiser steps for this many training rows; the last step of an epoch may see fewer rows."""
+        batches = -(-num_rows // self.per_device_train_batch_size)
+        per_epoch = max(1, -(-batches // self.gradient_accumulation_steps))
+        return self.max_steps or -int(-self.num_train_epochs * per_epoch // 1)
+
+    def num_warmup_steps(self, num_steps: int) -> int:
+        """Steps of warm-up out of num_steps."""
+        return self.warmup_steps or -int(-self.warmup_ratio * num_steps // 1)
+
+    def llamafactory_config(self) -> dict[str, object]:
+        """The same hyper-parameters as LLaMA-Factory's config spells them."""
+        same = self.model_dump(exclude={"adapter", "gradient_checkpointing", "max_steps", "finetuning_type", "additional_target"})
+        return {
+            **same,
+            "finetuning_type": "full" if self.finetuning_type == "full" else "lora",
+            **({"additional_target": self.additional_target} if self.additional_target else {}),
+            "max_steps": self.max_steps or -1,
+            "disable_gradient_checkpointing": not self.gradient_checkpointing,
+            "logging_steps": 1,
+            "packing": False,
+        }

@@ -1,0 +1,103 @@
+"""Get the base model and its tokenizer: train the small demo from scratch, or record a local model directory.
+
+Reads   data/sample/base.jsonl     what the demo is taught        (params: base)
+        models/import              for source local: model directories in hub layout
+Writes  models/base/tokenizer      tokenizer.json and its config, proven to load alike in tokenizers and transformers
+        models/base/model          base.json: where the weights are, their hashes; the demo's weights beside it
+        metrics/base.json          size, vocabulary, and for the demo its training loss
+Run     dvc repro base     or     python -m stages.base
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from medcot.demo import PAD_TOKEN, DemoTraining, build_model, train_model, train_tokenizer, write_tokenizer
+from medcot.errors import DataError
+from medcot.model import BaseRecord, describe_model_dir
+from medcot.params import Params, load_section
+from medcot.records import read_jsonl
+from medcot.stage import atomic_dir, run_stage, write_metrics
+from medcot.template import encode, get_template, render_target
+from medcot.tokenizer import check_transformers_load, install_tokenizer, load_tokenizer
+
+DEMO_ROWS = Path("data/sample/base.jsonl")
+IMPORT = Path("models/import")
+TOKENIZER = Path("models/base/tokenizer")
+MODEL = Path("models/base/model")
+METRICS = Path("metrics/base.json")
+log = logging.getLogger("medcot")
+
+
+class BaseParams(Params):
+    """Section `base` of params.yaml."""
+
+    source: Literal["demo", "local"] = "demo"
+    """demo trains a model of 2.5 M parameters on the CPU; local records a directory in hub layout."""
+    path: str = ""
+    """For source local: the name of a directory under models/import/ (a path elsewhere works, but DVC cannot see it change)."""
+    template: Literal["qwen3", "deepseekr1", "deepdoctor"] = "qwen3"
+    """For source demo: the chat format it is taught; keep it equal to model.template."""
+    steps: int = Field(150, ge=1, le=100_000)
+    """For source demo: optimiser steps; more steps give a better base and take longer."""
+    batch_size: int = Field(16, ge=1, le=1024)
+    """For source demo: rows in one step."""
+    learning_rate: float = Field(3e-3, gt=0, le=1)
+    """For source demo: peak learning rate."""
+    seed: int = Field(42, ge=0)
+    """For source demo: seed of weights and row order."""
+
+
+def make_demo(params: BaseParams, tokenizer_dir: Path, model_dir: Path) -> tuple[BaseRecord, float]:
+    """Train tokenizer and model of the demo into the two directories; returns its record and its last training NLL."""
+    template = get_template(params.template)
+    rows = [(row["Question"], row["Complex_CoT"], row["Response"]) for row in read_jsonl(DEMO_ROWS)]
+    texts = (text for question, reasoning, answer in rows for text in (question, render_target(reasoning, answer)))
+    write_tokenizer(train_tokenizer(texts), tokenizer_dir, template)
+    check_transformers_load(tokenizer_dir)
+    tok = load_tokenizer(tokenizer_dir)
+    encoded = [encode(tok, template, *row) for row in rows]
+    pad_id = tok.added[PAD_TOKEN]
+    model = build_model(len(tok), pad_id, tok.eos_id, params.seed)
+    training = DemoTraining(params.steps, params.batch_size, params.learning_rate, params.seed)
+    nll = train_model(model, encoded, training, pad_id)
+    model.save_pretrained(model_dir)
+    return describe_model_dir("demo", model_dir, path="."), nll
+
+
+def record_local(params: BaseParams, tokenizer_dir: Path) -> BaseRecord:
+    """Check and record a local model directory; its weights stay where they are."""
+    if not params.path:
+        raise DataError("params.yaml: base.path", "source local needs a directory", f"name one under {IMPORT}/")
+    weights = IMPORT / params.path
+    if not weights.is_dir():
+        weights = Path(params.path).expanduser()
+        log.warning("base: %s is outside %s, where DVC would see it change", weights, IMPORT)
+    if not weights.is_dir():
+        raise DataError("params.yaml: base.path", "no such directory", f"put the model under {IMPORT}/", got=params.path)
+    record = describe_model_dir("local", weights, path=str(weights))
+    install_tokenizer(weights, tokenizer_dir)
+    return record
+
+
+def main() -> None:
+    params = load_section("base", BaseParams)
+    metrics: dict[str, Any] = {}
+    with atomic_dir(TOKENIZER) as tokenizer_dir, atomic_dir(MODEL) as model_dir:
+        if params.source == "demo":
+            record, metrics["train_nll"] = make_demo(params, tokenizer_dir, model_dir)
+        else:
+            record = record_local(params, tokenizer_dir)
+        record.write(model_dir)
+        tok = load_tokenizer(tokenizer_dir)
+    metrics |= {"num_parameters": record.num_parameters, "vocab_size": len(tok), "fingerprint": record.fingerprint}
+    write_metrics(METRICS, metrics)
+    log.info("base: %s, %.3g parameters, vocabulary %d", record.source, record.num_parameters, len(tok))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_stage("base", main))
