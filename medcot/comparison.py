@@ -1,0 +1,113 @@
+"""Tuned minus base, row by row: refused unless both arms were measured alike, and laid out so that a person can read it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from medcot.errors import DataError
+from medcot.evaluation import Arm, nll_metrics, pooled_segments, probe_metrics
+from medcot.probes import Reply
+from medcot.statistics import interval, paired_difference
+
+KEYS = ["id", "segment"]
+SIZES = ["num_tokens", "num_chars", "num_bytes"]
+REMEDY = "run `dvc repro evaluate_base`, so that both arms are measured alike"
+ALIKE = {
+    "schema_version": "file version",
+    "split": "split",
+    "eval_set_hash": "eval set",
+    "template_hash": "template or system prompt",
+    "tokenizer_hash": "tokenizer",
+    "base_fingerprint": "base model",
+    "precision": "precision",
+    "probes_hash": "probes",
+    "num_rows": "number of rows",
+}
+
+
+def check_alike(place: str, base: dict[str, Any], tuned: dict[str, Any]) -> None:
+    """Refuse to subtract arms that were not measured alike.
+
+    Raises DataError naming the first of ALIKE that differs.
+    """
+    for key, name in ALIKE.items():
+        if base.get(key) != tuned.get(key):
+            raise DataError(place, f"the base arm has another {name}", REMEDY, got=f"{base.get(key)} instead of {tuned.get(key)}")
+
+
+def pair_rows(place: str, base: pl.DataFrame, tuned: pl.DataFrame) -> pl.DataFrame:
+    """Join both arms by row and segment: id, segment, sizes, nll_base, nll_tuned, delta = tuned − base; in the tuned arm's order.
+
+    Raises DataError when a line stands twice, is in one arm only, or has another number of tokens.
+    """
+    twice = base.filter(base.select(KEYS).is_duplicated())
+    if twice.height:
+        raise DataError(place, "a row of the base arm stands twice", REMEDY, got=_line(twice))
+    for one, other, name in ((tuned, base, "base"), (base, tuned, "tuned")):
+        if (missing := one.join(other, on=KEYS, how="anti")).height:
+            raise DataError(place, f"{missing.height} lines are missing in the {name} arm", REMEDY, got=_line(missing))
+    paired = tuned.rename({"nll": "nll_tuned"}).join(base.rename({"nll": "nll_base"}), on=KEYS, how="left", maintain_order="left")
+    if (other := paired.filter(pl.col("num_tokens") != pl.col("num_tokens_right"))).height:
+        raise DataError(place, "the arms count another number of tokens", REMEDY, got=_line(other))
+    return paired.select(*KEYS, *SIZES, "nll_base", "nll_tuned", delta=pl.col("nll_tuned") - pl.col("nll_base"))
+
+
+def _line(frame: pl.DataFrame) -> str:
+    return " ".join(frame.select(KEYS).sort(KEYS).row(0))
+
+
+def comparison_metrics(base: Arm, tuned: Arm, paired: pl.DataFrame, confidence: float) -> dict[str, Any]:
+    """Metrics of both arms and of their paired difference, nested segment → base | tuned | delta."""
+    segments = {name: segment_metrics(rows, confidence) for name, rows in pooled_segments(paired).items()}
+    probes = {"base": probe_metrics(base.replies), "tuned": probe_metrics(tuned.replies)}
+    return {**tuned.manifest, "confidence": confidence, **segments, "probes": probes}
+
+
+def segment_metrics(pooled: pl.DataFrame, confidence: float) -> dict[str, Any]:
+    """Metrics of one segment; the interval belongs to the difference in NLL per token and is left out for a single row."""
+    arms = {arm: nll_metrics(pooled, f"nll_{arm}") for arm in ("base", "tuned")}
+    delta = {key: arms["tuned"][key] - arms["base"][key] for key in ("perplexity", "bits_per_char") if all(key in arms[a] for a in arms)}
+    estimate = paired_difference(pooled["nll_base"], pooled["nll_tuned"], pooled["num_tokens"])
+    delta["nll"] = estimate.value
+    bounds = interval(estimate, confidence)
+    if estimate.se is not None and bounds is not None:
+        delta |= {"nll_se": estimate.se, "ci_low": bounds[0], "ci_high": bounds[1]}
+    return {**arms, "delta": delta, "num_tokens": int(pooled["num_tokens"].sum())}
+
+
+def side_by_side(base: Sequence[Reply], tuned: Sequence[Reply]) -> str:
+    """Both arms' replies as Markdown, one HTML table a probe; the text in it is escaped and can be no markup.
+
+    An HTML block ends at a blank line, so line ends within a cell are `<br>`.
+    """
+    parts = ["# Probes\n\nFixed questions, greedy decoding, both arms. Read them; they measure nothing.\n"]
+    for left, right in zip(base, tuned, strict=True):
+        lines = [
+            f"<table>\n<tr><th colspan=2>{escape(left.question)}</th></tr>",
+            "<tr><th>base</th><th>tuned</th></tr>",
+            _cells(_state(left), _state(right), "i"),
+            _cells(escape(left.reasoning), escape(right.reasoning), "small"),
+            _cells(escape(left.answer), escape(right.answer), "span"),
+            "</table>\n",
+        ]
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
+def _cells(left: str, right: str, tag: str) -> str:
+    return f"<tr><td><{tag}>{left}</{tag}></td><td><{tag}>{right}</{tag}></td></tr>"
+
+
+def _state(reply: Reply) -> str:
+    cut = ", truncated" if reply.truncated else ""
+    return f"thought: {reply.think_state}, {reply.num_new_tokens} tokens{cut}"
+
+
+def escape(text: str) -> str:
+    """Escape text for an HTML cell; line ends become <br>, other unprintable characters their escapes."""
+    shown = (c if c.isprintable() else "<br>" if c == "\n" else ascii(c)[1:-1] for c in html.escape(text))
+    return "".join(shown)

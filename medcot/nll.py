@@ -1,0 +1,102 @@
+"""Negative log-likelihood of chosen token spans under any causal language model, in batches that do not change the result.
+
+Only the wanted positions reach the output layer: a batch of 4,096 tokens over a vocabulary of 152,000 would be 2.5 GB of float32
+logits. The log-softmax is float32, the sums are float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from medcot.errors import MachineError
+
+HEAD_CHUNK = 1024  # positions whose logits are float32 at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """A token sequence and the named spans of it to be scored.
+
+    spans  positions of the predicted tokens, each ≥ 1: the first token of a sequence has nothing to be predicted from
+    """
+
+    input_ids: list[int]
+    spans: dict[str, range]
+
+
+def span_nll(model: Any, sequences: Sequence[Spans], max_tokens: int) -> list[dict[str, float]]:
+    """Sum the NLL (nats) of each span given all tokens before it, for each sequence.
+
+    model       a transformers causal LM or a peft model over one, in evaluation mode
+    max_tokens  padded tokens in a batch; a longer sequence is a batch of its own
+    """
+    results: list[dict[str, float]] = [{} for _ in sequences]
+    batches = batch_by_tokens([len(sequence.input_ids) for sequence in sequences], max_tokens)
+    for batch in tqdm(batches, desc="nll", unit="batch", disable=None):
+        scored = _batch_nll(model, [sequences[i] for i in batch])
+        for i, sums in zip(batch, scored, strict=True):
+            results[i] = sums
+    return results
+
+
+def batch_by_tokens(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Group indices by length, longest first, so that each batch stays within max_tokens when padded to its longest.
+
+    The longest batch comes first: memory that does not suffice shows at once.
+    """
+    batches: list[list[int]] = []
+    width = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if not batches or (len(batches[-1]) + 1) * width > max_tokens:
+            batches.append([])
+            width = lengths[i]
+        batches[-1].append(i)
+    return batches
+
+
+def _batch_nll(model: Any, batch: Sequence[Spans]) -> list[dict[str, float]]:
+    wanted = [(row, position) for row, one in enumerate(batch) for span in one.spans.values() for position in span]
+    if not wanted:
+        return [dict.fromkeys(one.spans, 0.0) for one in batch]
+    values = iter(_token_nll(model, [one.input_ids for one in batch], wanted))
+    return [{name: float(sum(next(values) for _ in span)) for name, span in one.spans.items()} for one in batch]
+
+
+@torch.inference_mode()
+def _token_nll(model: Any, batch: Sequence[list[int]], wanted: Sequence[tuple[int, int]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """NLL of the tokens at the wanted (row, position) pairs, as float64 of shape (len(wanted),)."""
+    width = max(len(ids) for ids in batch)
+    # Padding stands on the right: with causal attention no real token sees it, and positions count from 0 in every row.
+    input_ids = torch.tensor([ids + [0] * (width - len(ids)) for ids in batch], device=model.device)
+    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in batch], device=model.device)
+    rows, positions = torch.tensor(wanted, device=model.device).T
+    targets = input_ids[rows, positions]
+    try:
+        with _only_positions(model, rows, positions - 1):
+            logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
+        chunks = [slice(start, start + HEAD_CHUNK) for start in range(0, len(targets), HEAD_CHUNK)]
+        nll = torch.cat([cross_entropy(logits[chunk].float(), targets[chunk], reduction="none") for chunk in chunks])
+    except torch.OutOfMemoryError:
+        got = f"{len(batch)} sequences of {width} tokens"
+        remedy = "lower evaluate.max_tokens_per_batch, or free the GPU"
+        raise MachineError("evaluate", "the GPU's memory does not hold a batch", remedy, got=got) from None
+    return nll.double().cpu().numpy()
+
+
+@contextmanager
+def _only_positions(model: Any, rows: torch.Tensor, positions: torch.Tensor) -> Iterator[None]:
+    """Let only these hidden states into the output layer; whatever the model does to logits after it still happens."""
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda module, args: (args[0][rows, positions], *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,82 @@
+"""Fixed questions answered greedily, so that a person can read both arms side by side.
+
+Decoding is a plain argmax loop: no sampling setting, penalty or length rule of a model's own generation_config can make the arms
+differ. An unclosed thought is a failure and never an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from medcot.records import short_hash
+from medcot.template import Template, encode_prompt, eos_id, prefill_of
+from medcot.tokenizer import ChatTokenizer
+
+OPEN, CLOSE = "<think>", "</think>"
+ThinkState = Literal["closed", "unclosed", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A model's reply to one probe.
+
+    id              16 hex digits of the question
+    text            the reply as decoded, with what the prompt gave of it and without the token that ended it
+    reasoning       the thought in it, "" where there is none
+    answer          what follows the thought; "" where the thought was not closed
+    num_new_tokens  generated, the ending token included
+    truncated       the limit came before the end
+    """
+
+    id: str
+    question: str
+    text: str
+    think_state: ThinkState
+    reasoning: str
+    answer: str
+    num_new_tokens: int
+    truncated: bool
+
+
+def answer_probes(
+    model: Any, tok: ChatTokenizer, template: Template, system: str, questions: Sequence[str], max_new_tokens: int
+) -> list[Reply]:
+    """Answer each question greedily, one by one, in the given order."""
+    stops = {eos_id(tok, template), tok.eos_id}
+    replies = []
+    for question in tqdm(questions, desc="probes", unit="probe", disable=None):
+        ids = generate_greedily(model, encode_prompt(tok, template, question, system), stops, max_new_tokens)
+        ended = bool(ids) and ids[-1] in stops
+        text = prefill_of(template) + tok.decode(ids[:-1] if ended else ids)
+        state, reasoning, answer = split_thought(text)
+        replies.append(Reply(short_hash(question), question, text, state, reasoning, answer, len(ids), not ended))
+    return replies
+
+
+@torch.inference_mode()
+def generate_greedily(model: Any, prompt: Sequence[int], stops: set[int], max_new_tokens: int) -> list[int]:
+    """The most likely continuation token by token, up to and including the first stop token."""
+    ids: list[int] = []
+    step, cache = torch.tensor([list(prompt)], device=model.device), None
+    while len(ids) < max_new_tokens and not (ids and ids[-1] in stops):
+        output = model(input_ids=step, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        ids.append(int(output.logits[0, -1].argmax()))
+        step = torch.tensor([[ids[-1]]], device=model.device)
+    return ids
+
+
+def split_thought(text: str) -> tuple[ThinkState, str, str]:
+    """Split a reply into think state, thought and answer; only the line ends around the tags are taken off."""
+    before, close, after = text.partition(CLOSE)
+    prelude, opened, thought = before.partition(OPEN)
+    if close:
+        return "closed", (thought if opened else prelude).strip("\n"), after.strip("\n")
+    if opened:
+        return "unclosed", thought.strip("\n"), ""
+    return "none", "", text.strip("\n")

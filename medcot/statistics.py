@@ -1,0 +1,55 @@
+"""The statistics of paired evaluation: the pooled ratio and its standard error over rows.
+
+A pooled negative log-likelihood per token is a ratio of two sums over rows, not a mean of rows and never a mean of independent
+tokens: the tokens of one row are alike. So the row is the unit, and the standard error is the linearised one of a ratio
+estimator (Cochran, Sampling Techniques, 3rd ed. 1977, eq. 2.46, without the finite population correction).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import stdtrit
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An estimate over rows; `se` is None for a single row, from which no spread can be seen."""
+
+    value: float
+    se: float | None
+    num_rows: int
+
+
+def ratio(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
+    """Estimate Σy / Σx over rows (y, x), with se² = n/(n−1) · Σ(y − Rx)² / (Σx)².
+
+    numerators, denominators  one number a row, shape (n,); n ≥ 1 and Σx > 0, else ValueError
+    """
+    y, x = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    n, total = len(y), float(x.sum())
+    if y.shape != x.shape or n == 0 or total <= 0:
+        raise ValueError(f"a ratio needs equally many rows, at least one, and a positive total: {y.shape}, {x.shape}, {total}")
+    value = float(y.sum()) / total
+    if n == 1:
+        return Estimate(value, None, 1)
+    residuals = y - value * x
+    return Estimate(value, float(np.sqrt(n / (n - 1) * np.square(residuals).sum())) / total, n)
+
+
+def paired_difference(base: ArrayLike, tuned: ArrayLike, denominators: ArrayLike) -> Estimate:
+    """Estimate (Σtuned − Σbase) / Σx, paired by row; swapping the arms negates it exactly."""
+    return ratio(np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64), denominators)
+
+
+def interval(estimate: Estimate, confidence: float) -> tuple[float, float] | None:
+    """The two-sided t interval with n − 1 degrees of freedom; None for a single row.
+
+    confidence  in (0, 1), such as 0.95
+    """
+    if estimate.se is None:
+        return None
+    half = float(stdtrit(estimate.num_rows - 1, 0.5 + confidence / 2)) * estimate.se
+    return estimate.value - half, estimate.value + half

@@ -1,0 +1,63 @@
+"""Measure the fine-tuned model on the rows of the base arm and pair the two, row by row.
+
+Reads   data/llamafactory          the split evaluate.split       (params: evaluate, model)
+        models/base, models/adapter
+        data/evaluation/base       the base arm; refused unless it was measured alike
+Writes  data/evaluation/tuned      rows.parquet, probes.jsonl, manifest.json as in the base arm
+                                   comparison.parquet: both arms' NLL per row and segment; probes.md: replies side by side
+        metrics/evaluate.json      base, tuned and delta = tuned − base by segment; below zero is better
+Run     dvc repro evaluate     or     python -m stages.evaluate
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from medcot.comparison import check_alike, comparison_metrics, pair_rows, side_by_side
+from medcot.evaluation import EvaluateParams, describe_arm, read_arm, read_eval_set, run_arm, weights_hash, write_arm
+from medcot.model import choose_hardware, load_tuned
+from medcot.model_params import ModelParams
+from medcot.params import load_section
+from medcot.stage import atomic_dir, run_stage, write_metrics
+
+DATA = Path("data/llamafactory")
+TOKENIZER = Path("models/base/tokenizer")
+MODEL = Path("models/base/model")
+ADAPTER = Path("models/adapter")
+BASE_ARM = Path("data/evaluation/base")
+TUNED_ARM = Path("data/evaluation/tuned")
+METRICS = Path("metrics/evaluate.json")
+log = logging.getLogger("medcot")
+
+
+def main() -> None:
+    params, model_params = load_section("evaluate", EvaluateParams), load_section("model", ModelParams)
+    hardware = choose_hardware()
+    data = read_eval_set(DATA, TOKENIZER, params.split, model_params)
+    manifest = describe_arm(data, params, model_params.quantization, hardware, MODEL)
+    base = read_arm(BASE_ARM, "run `dvc repro evaluate_base`")
+    check_alike(str(BASE_ARM), base.manifest, manifest)
+    model = load_tuned(MODEL, ADAPTER, model_params.quantization, hardware)
+    tuned = run_arm(model, data, params, {**manifest, "adapter_hash": weights_hash(ADAPTER)})
+    paired = pair_rows(str(BASE_ARM), base.frame, tuned.frame)
+    metrics = comparison_metrics(base, tuned, paired, params.confidence)
+    with atomic_dir(TUNED_ARM) as out:
+        paired.write_parquet(out / "comparison.parquet")
+        (out / "probes.md").write_text(side_by_side(base.replies, tuned.replies), encoding="utf-8")
+        write_arm(out, tuned)
+    write_metrics(METRICS, metrics)
+    log.info("evaluate: %d %s rows, %s", len(data.rows), params.split, describe_delta(metrics["all"]["delta"], params.confidence))
+
+
+def describe_delta(delta: dict[str, Any], confidence: float) -> str:
+    """Say the difference with its interval in one clause."""
+    clause = f"NLL per token {delta['nll']:+.4f} against the base"
+    if "ci_low" not in delta:
+        return f"{clause} (one row: no interval)"
+    return f"{clause} ({confidence:.0%} interval {delta['ci_low']:+.4f} to {delta['ci_high']:+.4f})"
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_stage("evaluate", main))

@@ -1,0 +1,47 @@
+"""Measure the base model on held-out rows: the arm that every fine-tune is compared with.
+
+It depends on nothing that training makes, so a sweep over training settings pays for it once.
+
+Reads   data/llamafactory          the split evaluate.split       (params: evaluate, model)
+        models/base                the base model and its tokenizer
+Writes  data/evaluation/base       rows.parquet: NLL per row and segment; probes.jsonl: replies; manifest.json: what was compared
+        metrics/evaluate_base.json NLL per token, perplexity, bits per character, by segment
+Run     dvc repro evaluate_base     or     python -m stages.evaluate_base
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from medcot.evaluation import EvaluateParams, arm_metrics, describe_arm, read_eval_set, run_arm, write_arm
+from medcot.model import choose_hardware, load_base
+from medcot.model_params import ModelParams
+from medcot.params import load_section
+from medcot.stage import atomic_dir, run_stage, write_metrics
+
+DATA = Path("data/llamafactory")
+TOKENIZER = Path("models/base/tokenizer")
+MODEL = Path("models/base/model")
+BASE_ARM = Path("data/evaluation/base")
+METRICS = Path("metrics/evaluate_base.json")
+log = logging.getLogger("medcot")
+
+
+def main() -> None:
+    params, model_params = load_section("evaluate", EvaluateParams), load_section("model", ModelParams)
+    hardware = choose_hardware()
+    data = read_eval_set(DATA, TOKENIZER, params.split, model_params)
+    manifest = describe_arm(data, params, model_params.quantization, hardware, MODEL)
+    model = load_base(MODEL, model_params.quantization, hardware)
+    arm = run_arm(model, data, params, manifest)
+    metrics = arm_metrics(arm)
+    with atomic_dir(BASE_ARM) as out:
+        write_arm(out, arm)
+    write_metrics(METRICS, metrics)
+    perplexity = metrics["all"].get("perplexity", "too large for a float")
+    log.info("evaluate_base: %d %s rows, perplexity %s", len(data.rows), params.split, perplexity)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_stage("evaluate_base", main))

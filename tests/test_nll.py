@@ -1,0 +1,133 @@
+"""Span likelihoods: closed forms, plain transformers as the oracle, and independence of the batch."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from model_factory import tiny_model
+from peft import LoraConfig, get_peft_model
+
+from medcot.errors import MachineError
+from medcot.nll import Spans, batch_by_tokens, span_nll
+
+VOCAB = 101
+
+
+def ragged(count: int = 13, seed: int = 0) -> list[Spans]:
+    """Sequences of 5 to 60 random tokens with two disjoint spans each."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(5, 60, (count,), generator=generator).tolist()
+    ids = [torch.randint(0, VOCAB, (length,), generator=generator).tolist() for length in lengths]
+    return [Spans(one, {"first": range(2, 4), "rest": range(4, len(one))}) for one in ids]
+
+
+def hf_loss_sum(model, spans: Spans, wanted: range) -> float:
+    """The summed loss of transformers itself on one unpadded sequence, labels outside the span masked."""
+    ids = torch.tensor([spans.input_ids])
+    labels = torch.full_like(ids, -100)
+    labels[0, wanted.start : wanted.stop] = ids[0, wanted.start : wanted.stop]
+    with torch.no_grad():
+        return float(model(input_ids=ids, labels=labels).loss) * len(wanted)
+
+
+def test_spans_are_what_transformers_gives_for_the_masked_sequence():
+    model, sequences = tiny_model(VOCAB), ragged()
+    for spans, sums in zip(sequences, span_nll(model, sequences, 200), strict=True):
+        for name, span in spans.spans.items():
+            assert sums[name] == pytest.approx(hf_loss_sum(model, spans, span), rel=1e-4)
+        whole = range(2, len(spans.input_ids))
+        assert sums["first"] + sums["rest"] == pytest.approx(hf_loss_sum(model, spans, whole), rel=1e-4)
+
+
+def test_uniform_logits_have_the_vocabulary_as_perplexity():
+    model = tiny_model(VOCAB)
+    torch.nn.init.zeros_(model.get_output_embeddings().weight)
+    sequences = ragged()
+    total = sum(sum(sums.values()) for sums in span_nll(model, sequences, 64))
+    tokens = sum(len(span) for spans in sequences for span in spans.spans.values())
+    assert math.exp(total / tokens) == pytest.approx(VOCAB, rel=1e-6)
+
+
+def test_the_batch_a_row_is_in_does_not_matter():
+    model, sequences = tiny_model(VOCAB), ragged()
+    alone = span_nll(model, sequences, 1)
+    for max_tokens in (100, 10_000):
+        for one, other in zip(alone, span_nll(model, sequences, max_tokens), strict=True):
+            assert one == pytest.approx(other, abs=1e-3, rel=1e-5)
+    backwards = span_nll(model, sequences[::-1], 100)[::-1]
+    assert [list(sums) for sums in backwards] == [list(sums) for sums in alone]
+    for one, other in zip(alone, backwards, strict=True):
+        assert one == pytest.approx(other, abs=1e-3, rel=1e-5)
+
+
+def test_the_first_target_sees_only_the_tokens_before_it():
+    model, ids = tiny_model(VOCAB), [5, 6, 7, 8, 9]
+    changed = [5, 6, 7, 99, 98]
+    span = {"one": range(2, 3)}
+    a, b = span_nll(model, [Spans(ids, span), Spans(changed, span)], 100)
+    assert a["one"] == pytest.approx(b["one"], rel=1e-6)
+    assert a["one"] != pytest.approx(span_nll(model, [Spans([5, 60, 7, 8, 9], span)], 100)[0]["one"], rel=1e-3)
+
+
+def test_many_positions_are_scored_in_chunks_without_a_seam(monkeypatch):
+    model, sequences = tiny_model(VOCAB), ragged()
+    whole = span_nll(model, sequences, 10_000)
+    monkeypatch.setattr("medcot.nll.HEAD_CHUNK", 7)
+    assert span_nll(model, sequences, 10_000) == whole
+
+
+def test_an_adapter_that_does_nothing_changes_nothing():
+    sequences = ragged()
+    base = span_nll(tiny_model(VOCAB), sequences, 100)
+    config = LoraConfig(r=4, target_modules=["q_proj", "down_proj", "lm_head"], task_type="CAUSAL_LM")
+    assert span_nll(get_peft_model(tiny_model(VOCAB), config).eval(), sequences, 100) == base
+
+
+def test_an_adapter_on_the_output_layer_counts():
+    sequences = ragged()
+    model = get_peft_model(tiny_model(VOCAB), LoraConfig(r=4, target_modules=["lm_head"], init_lora_weights=False)).eval()
+    for spans, sums in zip(sequences, span_nll(model, sequences, 100), strict=True):
+        assert sums["rest"] == pytest.approx(hf_loss_sum(model, spans, spans.spans["rest"]), rel=1e-4)
+
+
+def test_logits_that_a_model_caps_are_capped_here_too():
+    # Gemma 2 squashes its logits after the output layer: reading hidden states past it would miss that.
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Gemma2Config(vocab_size=VOCAB, head_dim=16, final_logit_softcapping=0.5, initializer_range=0.5, **sizes)
+    model, sequences = Gemma2ForCausalLM(config).eval(), ragged(4)
+    for spans, sums in zip(sequences, span_nll(model, sequences, 100), strict=True):
+        assert sums["rest"] == pytest.approx(hf_loss_sum(model, spans, spans.spans["rest"]), rel=1e-4)
+
+
+def test_empty_spans_and_no_sequences_cost_nothing():
+    model = tiny_model(VOCAB)
+    assert span_nll(model, [], 100) == []
+    assert span_nll(model, [Spans([1, 2, 3], {"none": range(0)})], 100) == [{"none": 0.0}]
+    mixed = span_nll(model, [Spans([1, 2, 3], {"none": range(0), "last": range(2, 3)})], 100)
+    assert mixed[0]["none"] == 0.0 < mixed[0]["last"]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 50, 120, 10_000])
+def test_batches_hold_every_row_once_longest_first_within_the_budget(max_tokens):
+    lengths = [7, 50, 31, 50, 2, 2, 44, 19]
+    batches = batch_by_tokens(lengths, max_tokens)
+    flat = [i for batch in batches for i in batch]
+    assert sorted(flat) == list(range(len(lengths)))
+    assert [lengths[i] for i in flat] == sorted(lengths, reverse=True)
+    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max_tokens for batch in batches)
+
+
+def test_memory_that_does_not_suffice_names_the_param_to_lower():
+    def refuse(**_: object) -> SimpleNamespace:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = tiny_model(VOCAB)
+    model.forward = refuse
+    with pytest.raises(MachineError, match=r"does not hold a batch, got 1 sequences of 3 tokens; lower evaluate.max_tokens_per_batch"):
+        span_nll(model, [Spans([1, 2, 3], {"last": range(2, 3)})], 100)
