@@ -24,6 +24,7 @@ _CORPUS = (
     "儿童发热伴咳嗽，考虑社区获得性肺炎，给予阿莫西林每日三次。",
     "A 64-year-old woman with chest pain should have an ECG first.",
     "The likely diagnosis is community-acquired pneumonia; start amoxicillin.",
+    "先问病史。\n\n再查体。\n最后检查。\n\nFirst.\n\nThen.\n" * 3,  # newlines merge with each other and with a full stop, as in Qwen
 )
 _QWEN_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 

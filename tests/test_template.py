@@ -23,7 +23,7 @@ from medcot.template import (
     render_prompt,
     render_target,
 )
-from medcot.tokenizer import ChatTokenizer, load_tokenizer
+from medcot.tokenizer import ChatTokenizer, install_tokenizer, load_tokenizer
 
 ZH = ("男，45岁，胸痛2小时，首先做什么检查？", "胸痛先排除心梗。\n所以先看心电图。", "首选心电图。")
 EN = ("Which test comes first in acute chest pain?", "Exclude infarction first.\n\nAn ECG is fastest.", "An ECG, within 10 minutes.")
@@ -121,17 +121,26 @@ def test_without_reasoning_the_answer_follows_an_empty_think_block_that_is_all_p
         assert encoded.answer.start == encoded.prompt_len + encoded.prefill_len
 
 
+@ROWS
+@NAMES
+def test_a_token_across_the_border_belongs_to_the_content(
+    name: str, row: tuple[str, str, str], tokenizers: dict[str, ChatTokenizer]
+) -> None:
+    tok = tokenizers[name]
+    assert len(tok.encode(row[1][-1] + "\n")) == 1  # "。\n" and ".\n" are one token, as in Qwen
+    encoded = encode(tok, get_template(name), *row)
+    assert text_of(tok, encoded, encoded.reasoning) == row[1] + "\n"
+    assert tok.decode([encoded.input_ids[encoded.reasoning.stop]]) == "</think>"
+
+
 @pytest.mark.real_data
 @ROWS
-def test_a_token_across_the_border_belongs_to_the_content(row: tuple[str, str, str], real_data: Path, tmp_path: Path) -> None:
-    from medcot.tokenizer import install_tokenizer
-
+def test_segments_of_the_real_qwen3_tokenizer(row: tuple[str, str, str], real_data: Path, tmp_path: Path) -> None:
     install_tokenizer(real_data / "qwen3_tokenizer", tmp_path)
     tok = load_tokenizer(tmp_path)
     encoded = encode(tok, get_template("qwen3"), *row)
-    assert text_of(tok, encoded, encoded.reasoning) == row[1] + "\n"  # Qwen's "。\n" and ".\n" are one token
+    assert text_of(tok, encoded, encoded.reasoning) == row[1] + "\n"
     assert text_of(tok, encoded, encoded.answer) == row[2]
-    assert tok.decode([encoded.input_ids[encoded.reasoning.stop]]) == "</think>"
 
 
 def test_a_template_that_needs_other_control_tokens_is_refused_with_those_that_fit(tokenizers: dict[str, ChatTokenizer]) -> None:
