@@ -1,0 +1,59 @@
+"""Identity and files of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medcot.records import (
+    RawRecord,
+    Record,
+    assign_ids,
+    canonical,
+    read_raw_records,
+    read_records,
+    seeded_order,
+    short_hash,
+    write_records,
+)
+
+
+def record(record_id: str, question: str = "问？") -> Record:
+    return Record(record_id, "s", question, "想", "答")
+
+
+def test_equal_rows_have_equal_canonical_text_whatever_the_order_of_their_keys() -> None:
+    assert canonical({"b": 1, "a": "答"}) == canonical({"a": "答", "b": 1}) == '{"a":"答","b":1}'
+
+
+def test_ids_are_the_hash_and_copies_are_numbered() -> None:
+    assert assign_ids(["x", "y", "x", "x"]) == ["x", "y", "x-1", "x-2"]
+    assert len(short_hash("咳嗽 cough")) == 16
+
+
+def test_a_lone_surrogate_still_has_a_hash() -> None:
+    assert short_hash("\ud800") != short_hash("\ud801")
+
+
+def test_the_seeded_order_of_a_row_does_not_depend_on_the_others() -> None:
+    ids = [f"{i:016x}" for i in range(50)]
+    ranked = sorted(ids, key=lambda i: seeded_order(i, 1))
+    assert ranked != ids
+    assert sorted([*ids, "zz"], key=lambda i: seeded_order(i, 1))[0] in (ranked[0], "zz")
+    assert sorted(ids, key=lambda i: seeded_order(i, 2)) != ranked
+
+
+def test_records_come_back_sorted_and_equal(tmp_path: Path) -> None:
+    records = [record("b", 'line\u2028separator and 引号"'), record("a")]
+    write_records(tmp_path, records)
+    assert read_records(tmp_path) == [records[1], records[0]]
+
+
+def test_raw_records_keep_missing_fields_and_wrong_types(tmp_path: Path) -> None:
+    raw = [RawRecord("a", "s", question=3), RawRecord("b", "s", error="invalid_json", raw="{")]
+    write_records(tmp_path, raw)
+    assert read_raw_records(tmp_path) == raw
+
+
+def test_the_content_hash_changes_with_any_text_and_not_with_the_id() -> None:
+    assert record("a").content_hash == record("b").content_hash
+    assert record("a").content_hash != record("a", "问！").content_hash
