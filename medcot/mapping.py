@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,11 +70,12 @@ def _no_mapping(candidates: list[Mapping], columns: list[str], place: str) -> Da
     return DataError(place, "no field mapping fits the columns", remedy, got=", ".join(columns))
 
 
-def _closest(name: str, known: Iterable[str]) -> str | None:
-    """Find the known name that differs least, letter case aside."""
+def _closest(name: str, known: Sequence[str]) -> str | None:
+    """Find the known name that differs least, letter case aside where that is needed."""
     lowered = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(name.lower(), lowered, n=1)
-    return lowered[matches[0]] if matches else None
+    exact = difflib.get_close_matches(name, known, n=1)
+    folded = difflib.get_close_matches(name.lower(), lowered, n=1)
+    return exact[0] if exact else lowered[folded[0]] if folded else None
 
 
 def to_raw_records(rows: Sequence[Row], mapping: Mapping | None, source: str) -> list[RawRecord]:
@@ -113,7 +114,7 @@ def _with_context(values: dict[str, Any], mapping: Mapping) -> Any:
 def _missing(values: dict[str, Any], mapping: Mapping) -> str | None:
     """Say which fields have no value in a row, and which of its columns may have been meant."""
     used = {name: getattr(mapping, name) for name in TEXT_FIELDS if getattr(mapping, name) is not None}
-    spare = sorted(set(values) - set(used.values()))
+    spare = sorted(set(values) - set(mapping.columns))
     details = []
     for field, column in used.items():
         if column in values and values[column] is None:

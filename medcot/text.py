@@ -70,8 +70,8 @@ def _strip(text: str) -> str:
     return text.strip(" \t\n")
 
 
-# The order makes one pass enough: what NFC composes must be visible neighbours in their final width, the spaces it makes
-# (U+2000 becomes U+2002) are folded after it, and lines are trimmed before blank ones are counted.
+# The order makes one pass enough: widths and NFC see neighbours that nothing invisible parts, NFC composes letters of their
+# final width, and lines are trimmed before blank ones are counted.
 RULES = (
     Rule("bom", _bom),
     Rule("newlines", _newlines),
