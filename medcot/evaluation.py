@@ -135,7 +135,8 @@ def score_rows(model: Any, data: EvalSet, max_tokens: int) -> pl.DataFrame:
         texts = {"reasoning": row.reasoning, "answer_given_gold": row.answer, "answer_given_empty_think": row.answer, "end": ""}
         for name in SEGMENTS:
             if not math.isfinite(sums[name]):
-                raise TrainingError(f"row {row.id}", "its likelihood is not finite", "the weights are broken: train again", got=sums[name])
+                remedy = "the weights are broken: make them again"
+                raise TrainingError(f"row {row.id}", "its likelihood is not finite", remedy, got=sums[name])
             lines.append((row.id, name, sums[name], sizes[name], len(texts[name]), len(texts[name].encode("utf-8"))))
     schema = {"id": pl.String, "segment": pl.String, "nll": pl.Float64} | dict.fromkeys(("num_tokens", "num_chars", "num_bytes"), pl.Int64)
     return pl.DataFrame(lines, schema=schema, orient="row")

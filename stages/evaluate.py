@@ -15,6 +15,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from medcot.adapters import Identity, check_identity
 from medcot.comparison import check_alike, comparison_metrics, pair_rows, side_by_side
 from medcot.evaluation import EvaluateParams, describe_arm, read_arm, read_eval_set, run_arm, weights_hash, write_arm
 from medcot.model import choose_hardware, load_tuned
@@ -39,6 +40,7 @@ def main() -> None:
     manifest = describe_arm(data, params, model_params.quantization, hardware, MODEL)
     base = read_arm(BASE_ARM, "run `dvc repro evaluate_base`")
     check_alike(str(BASE_ARM), base.manifest, manifest)
+    check_identity(ADAPTER, Identity(manifest["base_fingerprint"], data.template.fingerprint, data.tok.fingerprint))
     model = load_tuned(MODEL, ADAPTER, model_params.quantization, hardware)
     tuned = run_arm(model, data, params, {**manifest, "adapter_hash": weights_hash(ADAPTER)})
     paired = pair_rows(str(BASE_ARM), base.frame, tuned.frame)

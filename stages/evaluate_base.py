@@ -39,8 +39,7 @@ def main() -> None:
     with atomic_dir(BASE_ARM) as out:
         write_arm(out, arm)
     write_metrics(METRICS, metrics)
-    perplexity = metrics["all"].get("perplexity", "too large for a float")
-    log.info("evaluate_base: %d %s rows, perplexity %s", len(data.rows), params.split, perplexity)
+    log.info("evaluate_base: %d %s rows, NLL per token %.4f", len(data.rows), params.split, metrics["all"]["nll"])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from evaluation_factory import PROBES, ROWS, write_adapter, write_workspace
 from medcot.comparison import KEYS
 from medcot.evaluation import SEGMENTS
 from medcot.stage import run_stage
+from medcot.template import get_template
 from stages import evaluate, evaluate_base
 
 TUNED, BASE = Path("data/evaluation/tuned"), Path("data/evaluation/base")
@@ -149,6 +150,20 @@ def test_a_missing_adapter_is_refused(workspace, capfd):
     assert "models/adapter: neither a peft adapter nor a model; run `dvc repro train`" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["base", "template", "tokenizer"])
+def test_an_adapter_made_on_something_else_is_refused(workspace, capfd, key):
+    run_both()
+    manifest, template = json.loads((BASE / "manifest.json").read_text(encoding="utf-8")), get_template("qwen3").fingerprint
+    right = {"base": manifest["base_fingerprint"], "template": template, "tokenizer": manifest["tokenizer_hash"]}
+    record = Path("models/adapter/medcot.json")
+    record.write_text(json.dumps(right), encoding="utf-8")
+    assert run_stage("evaluate", evaluate.main) == 0
+    record.write_text(json.dumps({**right, key: "0" * 16}), encoding="utf-8")
+    assert run_stage("evaluate", evaluate.main) == 2
+    error = f"error: {record}: the adapter was made on another {key} ({right[key]} here), got {'0' * 16}; use the same one"
+    assert capfd.readouterr().err.splitlines()[-1] == error
+
+
 def test_the_base_arm_needs_no_adapter(in_tmp):
     write_workspace(in_tmp)
     assert run_stage("evaluate_base", evaluate_base.main) == 0
@@ -158,7 +173,7 @@ def test_the_base_arm_needs_no_adapter(in_tmp):
 def test_weights_that_are_not_a_number_are_named(workspace, capfd):
     write_adapter(workspace, spread=float("nan"))
     assert run_both() == (0, 4)
-    assert "row 0a: its likelihood is not finite, got nan; the weights are broken: train again" in capfd.readouterr().err
+    assert "row 0a: its likelihood is not finite, got nan; the weights are broken: make them again" in capfd.readouterr().err
     assert not TUNED.exists()
 
 
