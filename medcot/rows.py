@@ -43,16 +43,18 @@ class Row:
 
 
 def unreadable(code: str, detail: str, raw: str) -> Row:
-    """Make a row of what could not be read; its raw text is its identity."""
+    """Make a row of what could not be read; its raw text is its identity, and only the head of a very long one is kept."""
+    size = len(raw.encode())
+    if size > MAX_ROW_BYTES:
+        detail = f"{size} bytes, at most {MAX_ROW_BYTES} are read; the first {RAW_HEAD} characters are kept"
+        return Row(short_hash(raw), None, "row_too_long", detail, raw[:RAW_HEAD])
     return Row(short_hash(raw), None, code, detail, raw)
 
 
 def checked_row(value: Any, raw: str, defects: list[tuple[str, str]] | None = None) -> Row:
     """Turn a decoded value into a row, or say what is wrong with it: its size, its depth, the first defect, its type."""
-    size = len(raw.encode())
-    if size > MAX_ROW_BYTES:
-        detail = f"{size} bytes, at most {MAX_ROW_BYTES} are read; the first {RAW_HEAD} characters are kept"
-        return Row(short_hash(raw), None, "row_too_long", detail, raw[:RAW_HEAD])
+    if len(raw.encode()) > MAX_ROW_BYTES:
+        return unreadable("row_too_long", "", raw)
     if _deeper_than(value, MAX_DEPTH):
         return unreadable("too_deep", _TOO_DEEP, raw)
     if defects:
@@ -75,6 +77,8 @@ def _deeper_than(value: Any, levels: int) -> bool:
 
 def parse_row(text: str) -> Row:
     """Parse the text of one JSON row, without white space around it."""
+    if len(text) > MAX_ROW_BYTES:
+        return unreadable("row_too_long", "", text)
     try:
         value, end, defects = _decode(text, 0)
     except json.JSONDecodeError as error:

@@ -30,7 +30,7 @@ _SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
 _TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
 _BLANK_LINES = re.compile(r"\n{4,}")
 # Chinese punctuation keeps its width, and so do ＜ ＞ ｜, which control tags are made of.
-_WIDTH = {full: full - 0xFEE0 for full in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B), *map(ord, "％＋－／＝"))}
+_FULL_WIDTH = re.compile("[０-９Ａ-Ｚａ-ｚ％＋－／＝]")
 _DECIMAL_POINT = re.compile("(?<=[0-9])．(?=[0-9])")
 
 
@@ -47,7 +47,7 @@ def _invisible(text: str) -> str:
 
 
 def _width(text: str) -> str:
-    return _DECIMAL_POINT.sub(".", text.translate(_WIDTH))
+    return _DECIMAL_POINT.sub(".", _FULL_WIDTH.sub(lambda match: chr(ord(match.group()) - 0xFEE0), text))
 
 
 def _nfc(text: str) -> str:

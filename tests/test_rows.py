@@ -65,6 +65,12 @@ def test_a_row_over_the_cap_keeps_its_head_and_the_hash_of_all_of_it() -> None:
     assert row.detail == f"{len(text.encode())} bytes, at most 1000000 are read; the first 1000 characters are kept"
 
 
+def test_a_long_row_is_capped_whatever_else_is_wrong_with_it() -> None:
+    for text in ("{oops 坏" + "x" * MAX_ROW_BYTES, '{"a": "' + "痛" * (MAX_ROW_BYTES // 3) + '" NaN'):
+        row = parse_row(text)
+        assert (row.error, row.raw, row.hash) == ("row_too_long", text[:1000], short_hash(text))
+
+
 def test_an_array_gives_its_rows_and_one_odd_row_costs_only_itself() -> None:
     text = f' [ {json.dumps(ROW)} , {nested(10_000)}, 7,\n{{"a": NaN}}, {json.dumps(ROW, ensure_ascii=False)} ]\n'
     rows = list(parse_array(text, "file.json"))
