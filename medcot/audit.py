@@ -103,13 +103,14 @@ def _compare(code: str, text: str, expected: str) -> Refusal | None:
     return Refusal(code, f"decodes to another text from character {at} on")
 
 
-def check_not_all_refused(num_rows: int, refusals: Iterable[Refusal], template: str, place: str) -> None:
+def check_not_all_refused(num_rows: int, refusals: Iterable[Refusal], template: str, place: str, evidence: str) -> None:
     """Tell a bad row from a bad pairing: when no row passed, the template and the tokenizer do not fit.
 
-    place  what the tokenizer was read from. Raises DataError.
+    place     what the tokenizer was read from
+    evidence  the file that names every refusal. Raises DataError.
     """
     found = list(refusals)
     if found and len(found) == num_rows:
         cause = f"the label audit refused all {num_rows} rows, so template {template} and this tokenizer do not fit"
-        remedy = "set model.template to the one the model was trained with; a byte-level tokenizer is needed"
+        remedy = f"set model.template to the one the model was trained with, on a byte-level tokenizer; {evidence} names each row"
         raise DataError(place, cause, remedy, got=f"{found[0].code} ({found[0].detail})")

@@ -7,17 +7,18 @@ None, so all of ours are listed. Never `formatting: openai`: its converter puts 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medcot.errors import DataError
+from medcot.model_params import ModelParams
 from medcot.records import Record
-from medcot.template import THINK_CLOSE, THINK_OPEN, Template, render_target
+from medcot.template import THINK_CLOSE, THINK_OPEN, Template, get_template, render_target
+from medcot.tokenizer import ChatTokenizer
 
 Format = Literal["alpaca", "sharegpt"]
-SPLITS = ("train", "val", "test")
 ENTRIES = {"train": "med_o1", "val": "med_o1_val", "test": "med_o1_test"}
 
 
@@ -125,3 +126,20 @@ def train_yaml(template: Template, cutoff_len: int, quantization: str, with_val:
         ),
     )
     return "\n".join(lines) + "\n"
+
+
+def write_dataset(
+    out: Path, rows: Mapping[Any, Sequence[Record]], tok: ChatTokenizer, model: ModelParams, form: Format, directory: str
+) -> None:
+    """Write the splits with their description and train YAML into a directory.
+
+    rows       the rows of train, val and test
+    directory  what train.yaml calls the directory
+    """
+    template = get_template(model.template)
+    for split in ENTRIES:
+        write_rows(out / f"{split}.json", (render_row(row, template, model.system, form) for row in rows[split]))
+    (out / "dataset_info.json").write_text(dataset_info(form, bool(model.system)), encoding="ascii")
+    cutoff_len = model.cutoff_len + len(tok.encode(template.llamafactory_suffix))
+    config = train_yaml(template, cutoff_len, model.quantization, bool(rows["val"]), directory)
+    (out / "train.yaml").write_text(config, encoding="utf-8")

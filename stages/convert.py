@@ -1,0 +1,113 @@
+"""Split, render and audit the records, and write LLaMA-Factory's files: what training reads.
+
+Reads   data/dedup                 survivors and their verified pairs   (params: convert, model)
+        models/base/tokenizer      the tokenizer that counts and audits
+        data/ledger/parts          what the stages before did to every record
+Writes  data/llamafactory          {train,val,test}.json, dataset_info.json, train.yaml
+        data/ledger/parts/convert.parquet, data/ledger/ledger.parquet   this stage's events; all of them, joined and checked
+        metrics/convert.json       counts, token lengths; num_input == num_kept + num_removed_* + num_refused_*
+On exit 2 only data/ledger/failed/convert.parquet is written: the evidence, until a run succeeds.
+Run     dvc repro convert     or     python -m stages.convert
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+from pydantic import Field
+
+from medcot.audit import check_not_all_refused
+from medcot.conversion import Converted, convert, summarise
+from medcot.errors import DataError
+from medcot.ledger import check_complete, events_frame, join_parts, write_ledger
+from medcot.llamafactory import Format, write_dataset
+from medcot.model_params import ModelParams
+from medcot.params import Params, load_section
+from medcot.records import read_records
+from medcot.splits import Pair, skeleton, split_of
+from medcot.stage import atomic_dir, run_stage, write_metrics
+from medcot.tokenizer import load_tokenizer
+
+DEDUP = Path("data/dedup")
+TOKENIZER = Path("models/base/tokenizer")
+PARTS = Path("data/ledger/parts")
+LLAMAFACTORY = Path("data/llamafactory")
+LEDGER_PART = Path("data/ledger/parts/convert.parquet")
+LEDGER = Path("data/ledger/ledger.parquet")
+FAILED = Path("data/ledger/failed/convert.parquet")
+METRICS = Path("metrics/convert.json")
+log = logging.getLogger("medcot")
+
+
+class ConvertParams(Params):
+    """Section `convert` of params.yaml."""
+
+    format: Format = "alpaca"
+    """Form of the rows: alpaca (instruction, input, output) or sharegpt (conversations)."""
+    val_ratio: float = Field(0.1, ge=0, lt=0.5)
+    """Expected share of val, 0 to 0.5; a row's place is a hash, so the real share varies with the rows."""
+    test_ratio: float = Field(0.1, ge=0, lt=0.5)
+    """Expected share of test, 0 to 0.5; raising val_ratio moves no row into or out of test."""
+    seed: int = Field(42, ge=0)
+    """Seed of the hash; another seed is another split."""
+
+
+def read_frame(path: Path) -> pl.DataFrame:
+    """Read a parquet file of an earlier stage; raises DataError when it is missing."""
+    if not path.exists():
+        raise DataError(str(path), "the file is missing", "run `dvc repro`, or the stage that writes it, first")
+    return pl.read_parquet(path)
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read dedup's verified pairs, whatever became of them; a pair of which one row is gone has no effect."""
+    return [Pair(a, b, float(similarity)) for a, b, similarity in read_frame(path).select("a", "b", "jaccard").iter_rows()]
+
+
+def refuse_unusable(result: Converted, template: str) -> None:
+    """Stop when no row is left to train on; says so when the label audit refused them all, and leaves the events as evidence."""
+    if result.rows["train"]:
+        return
+    write_ledger(FAILED, events_frame(result.events))
+    check_not_all_refused(len(result.events), result.audit_refusals, template, str(TOKENIZER), str(FAILED))
+    counts = dict(sorted(Counter(event.rule for event in result.events).items()))
+    remedy = f"raise model.cutoff_len, lower the ratios or add rows; {FAILED} says what happened to each"
+    raise DataError(str(DEDUP), "no row is left in train", remedy, got=counts)
+
+
+def main() -> None:
+    """Run the stage."""
+    params, model = load_section("convert", ConvertParams), load_section("model", ModelParams)
+    tok, pairs = load_tokenizer(TOKENIZER), read_pairs(DEDUP / "pairs.parquet")
+    earlier = [read_frame(PARTS / f"{stage}.parquet") for stage in ("download", "normalize", "dedup")]
+    result = convert(
+        read_records(DEDUP),
+        pairs,
+        tok,
+        model,
+        lambda question: split_of(skeleton(question), params.seed, params.val_ratio, params.test_ratio),
+    )
+    refuse_unusable(result, model.template)
+    part = events_frame(result.events)
+    ledger = join_parts([*earlier, part])
+    check_complete(ledger)
+    with atomic_dir(LLAMAFACTORY) as out:
+        write_dataset(out, result.rows, tok, model, params.format, str(LLAMAFACTORY))
+    write_ledger(LEDGER_PART, part)
+    write_ledger(LEDGER, ledger)
+    FAILED.unlink(missing_ok=True)
+    metrics = summarise(result)
+    write_metrics(METRICS, metrics)
+    for split in ("val", "test"):
+        if not metrics[f"num_{split}"]:
+            log.warning("convert: %s is empty; raise convert.%s_ratio or add rows", split, split)
+    log.info(
+        "convert: %d records, %d kept: %d train, %d val, %d test", *(metrics[f"num_{n}"] for n in ("input", "kept", "train", "val", "test"))
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_stage("convert", main))
