@@ -74,14 +74,13 @@ def _batch_nll(model: Any, batch: Sequence[Spans]) -> list[dict[str, float]]:
 def _token_nll(model: Any, batch: Sequence[list[int]], wanted: Sequence[tuple[int, int]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """NLL of the tokens at the wanted (row, position) pairs, as float64 of shape (len(wanted),)."""
     width = max(len(ids) for ids in batch)
-    # Padding stands on the right: with causal attention no real token sees it, and positions count from 0 in every row.
+    # Padding stands on the right, where causal attention lets no real token see it; a mask would only cost the fast kernel.
     input_ids = torch.tensor([ids + [0] * (width - len(ids)) for ids in batch], device=model.device)
-    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in batch], device=model.device)
     rows, positions = torch.tensor(wanted, device=model.device).T
     targets = input_ids[rows, positions]
     try:
         with _only_positions(model, rows, positions - 1):
-            logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
+            logits = model(input_ids=input_ids, use_cache=False).logits
         chunks = [slice(start, start + HEAD_CHUNK) for start in range(0, len(targets), HEAD_CHUNK)]
         nll = torch.cat([cross_entropy(logits[chunk].float(), targets[chunk], reduction="none") for chunk in chunks])
     except torch.OutOfMemoryError:

@@ -64,6 +64,8 @@ def test_the_metrics_are_those_of_the_rows(workspace):
         assert segment["base"]["nll"] == pytest.approx(sums["nll_base"] / sums["num_tokens"], rel=1e-7)
         assert segment["tuned"]["nll"] == pytest.approx(sums["nll_tuned"] / sums["num_tokens"], rel=1e-7)
         assert segment["delta"]["nll"] == pytest.approx(segment["tuned"]["nll"] - segment["base"]["nll"], abs=1e-6)
+        for key in set(segment["delta"]) & {"perplexity", "bits_per_char"}:
+            assert segment["delta"][key] == pytest.approx(segment["tuned"][key] - segment["base"][key], rel=1e-4) != 0
         assert segment["delta"]["ci_low"] < segment["delta"]["nll"] < segment["delta"]["ci_high"]
         assert segment["base"] == {key: value for key, value in base[name].items() if key != "num_tokens"}
     assert {key: tuned[key] for key in ("split", "num_rows")} == {"split": "val", "num_rows": len(ROWS)}
