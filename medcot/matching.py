@@ -10,8 +10,6 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -28,6 +26,7 @@ _WIDE = "".join(f"{chr(low)}-{chr(high)}" for low, high in WIDE_RANGES)
 _NUMBER = r"[0-9]+(?:(?:[.,:/×-]|\^[−+]?)[0-9]+)*"
 _WORD = rf"[^\s0-9{_WIDE}{SIGNS}{re.escape(SEPARATORS)}]"
 TOKEN = re.compile(rf"(?:{_NUMBER}|{_WORD})+|[{_WIDE}{SIGNS}]")
+_RUN = re.compile(rf"(?:{_NUMBER}|{_WORD})+|[{_WIDE}{SIGNS}]+")
 ATOM = re.compile(rf"[0-9{re.escape(SEPARATORS)}]|{_WORD}+|[{_WIDE}{SIGNS}]")
 
 _BLOCK_TAG = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|td|th|table|tbody|img)(?:\s[^<>]*)?/?>", re.I)
@@ -36,7 +35,7 @@ _INLINE_TAG = re.compile(r"</?(?:sub|sup|b|i|u|em|strong|span|font|a)(?:\s[^<>]*
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴-⁹⁺⁻]+")
 _ENCLOSED = re.compile("[¼-¾⅐-⅞①-⒛㈠-㈩㊀-㊉❶-➓]")  # NFKC would glue their digits to a neighbouring number
 
-_ONE_CHARACTER_VARIANTS = str.maketrans("燥粘査−–—―‐‑‒~〜∼≧≦✕╳*μ", "躁黏查----------≥≤×××u")
+_ONE_CHARACTER_VARIANTS = str.maketrans("燥粘査−–—―‐‑‒~〜∼≧≦✕╳*μ⁄", "躁黏查----------≥≤×××u/")
 _DIGIT_VALUES = {
     char: value for value, chars in enumerate(("零〇", "一", "二两", "三", "四", "五", "六", "七", "八", "九")) for char in chars
 }
@@ -46,7 +45,7 @@ _NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万]+(?=�
 _AFTER_NUMBER = {
     "mg": r"毫克|milligrams?", "ug": r"微克|mcg|micrograms?", "kg": r"千克|公斤|kilograms?", "g": r"克(?![氏隆罗拉林雷])|grams?",
     "ml": r"毫升|millilit(?:er|re)s?", "l": r"升(?![高至到压])|lit(?:er|re)s?", "cm": r"厘米|公分", "mmhg": r"毫米汞柱", "mm": r"毫米",
-    "kpa": r"千帕", "℃": r"摄氏度|°\s?c", "h": r"个?小时|hours?|hrs?", "min": r"分钟|minutes?|mins?", "d": r"天|日|days?",
+    "kpa": r"千帕", "℃": "摄氏度", "h": r"个?小时|hours?|hrs?", "min": r"分钟|minutes?|mins?", "d": r"天|日|days?",
     "week": r"weeks?|wks?", "month": r"months?", "year": r"years?|yrs?",
 }  # fmt: skip
 _AFTER_SLASH = {"min": r"分钟?|minutes?", "h": r"小时|hours?|hr", "d": r"天|日|days?", "ml": r"毫升", "l": r"升"}
@@ -79,9 +78,9 @@ def matching_key(text: str) -> str:
         text = _INLINE_TAG.sub("", _SUPERSCRIPT_TAG.sub(lambda match: _raised(match[1]), _BLOCK_TAG.sub(" ", text)))
     text = _SUPERSCRIPT.sub(lambda match: _raised(match[0]), text)
     text = _ENCLOSED.sub(lambda match: f" {unicodedata.normalize('NFKC', match[0])} ", text)
-    folded = unicodedata.normalize("NFKC", text).lower().replace("⁄", "/").translate(_ONE_CHARACTER_VARIANTS)
-    found = TOKEN.findall(_fold_units(_fold_signs(folded)).translate(_PUNCTUATION))
-    return _join(found) or text.strip()
+    folded = unicodedata.normalize("NFKC", text).lower().translate(_ONE_CHARACTER_VARIANTS)
+    folded = folded.replace("病人", "患者").replace("°c", "℃")
+    return _join(_fold_units(_fold_signs(folded)).translate(_PUNCTUATION)) or text.strip()
 
 
 def tokens(key: str) -> list[str]:
@@ -134,18 +133,14 @@ def _numeral(chars: str) -> int:
     return total + section + digit
 
 
-def _join(found: Sequence[str]) -> str:
+def _join(text: str) -> str:
     parts: list[str] = []
     after_word = False
-    for token in found:
-        is_word = not _is_single(token)
-        parts.append(f" {token}" if is_word and after_word else token)
+    for run in _RUN.findall(text):
+        is_word = not _SINGLE[ord(run[0])]
+        parts.append(f" {run}" if is_word and after_word else run)
         after_word = is_word
     return "".join(parts)
-
-
-def _is_single(token: str) -> bool:
-    return bool(_SINGLE[ord(token[0])])
 
 
 def _single_table() -> npt.NDArray[np.bool_]:

@@ -1,0 +1,202 @@
+"""Exact and near-duplicates: candidates by MinHash, verified by exact Jaccard, guarded, and survivors with a kept witness.
+
+Each row has one text per key, the first key being its identity. Rows are visited from the best rank to the worst, and a row is
+removed only when a row already kept is its duplicate by one of the keys: equal there, or with exact Jaccard at or above the key's
+threshold, aligned, and without a difference that the guard names. So a chain of small steps does not swallow its far end, and
+the result depends on the texts and ranks alone, never on the order of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+from rapidfuzz.distance import Indel
+
+from medcot.guard import Difference, compare
+from medcot.matching import jaccard, matching_key, shingles
+from medcot.minhash import bands_and_rows, candidate_pairs, signatures
+from medcot.params import Params
+
+Verdict = Literal["duplicate", "conflict", "similar"]
+
+
+class KeyParams(Params):
+    """How near-duplicates are found by one key."""
+
+    shingle_size: int = Field(ge=1, le=20)
+    """Tokens a shingle, 1 to 20; small for short texts, where one change spoils many long shingles."""
+    threshold: float = Field(gt=0, le=1)
+    """Exact Jaccard of the shingle sets from which two texts are near, 0 to 1; raising it finds fewer pairs."""
+    min_alignment: float = Field(ge=0, le=1)
+    """Normalised indel similarity of the matching keys that duplicates must reach too, 0 to 1; raising it keeps more rows."""
+    strict_below: int = Field(ge=0)
+    """Texts shorter than this many tokens must agree in every content word, not only in facts; raising it keeps more rows."""
+    num_perm: int = Field(128, ge=16, le=4096)
+    """Permutations of the signature; a low threshold needs more of them, or useless candidates cost time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two rows verified as near by one key, ids in order, and what was decided.
+
+    verdict  duplicate; conflict: a fact differs, `detail` names its kinds; similar: too far apart when aligned
+    places   the differing places, (text in a, text in b), of the matching keys
+    """
+
+    a: str
+    b: str
+    key: str
+    jaccard: float
+    alignment: float
+    verdict: Verdict
+    detail: str
+    places: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A removed row, the rule and key by which it goes, and the kept row that stands for it."""
+
+    id: str
+    rule: str
+    key: str
+    related_id: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """Who stays, who goes and why, and every pair that was decided; all sorted by id."""
+
+    kept: list[str]
+    removals: list[Removal]
+    pairs: list[Pair]
+
+    @property
+    def conflicts(self) -> list[Pair]:
+        """The conflicts whose two rows are both kept: what a reviewer should see."""
+        kept = set(self.kept)
+        return [pair for pair in self.pairs if pair.verdict == "conflict" and pair.a in kept and pair.b in kept]
+
+
+class KeyIndex:
+    """The distinct matching keys of one column, and which of them are near each other."""
+
+    def __init__(self, name: str, texts: Sequence[str], params: KeyParams, seed: int) -> None:
+        self.name, self.params = name, params
+        found = [matching_key(text) for text in texts]
+        self.keys = sorted(set(found))
+        number = {key: i for i, key in enumerate(self.keys)}
+        self.of_row = [number[key] for key in found]
+        self.near: dict[int, dict[int, float]] = {}
+        for a, b, similarity in near_pairs(self.keys, params, seed):
+            self.near.setdefault(a, {})[b] = similarity
+            self.near.setdefault(b, {})[a] = similarity
+
+    def judge(self, a: int, b: int) -> tuple[float, Verdict, Difference]:
+        """Align two near keys: (alignment, verdict, what differs)."""
+        alignment = Indel.normalized_similarity(self.keys[a], self.keys[b])
+        difference = compare(self.keys[a], self.keys[b], self.params.strict_below)
+        if difference.kinds:
+            return alignment, "conflict", difference
+        return alignment, "duplicate" if alignment >= self.params.min_alignment else "similar", difference
+
+
+def near_pairs(keys: Sequence[str], params: KeyParams, seed: int) -> Iterator[tuple[int, int, float]]:
+    """Yield the pairs of keys with exact Jaccard >= threshold, (first, second, jaccard), each once, first < second."""
+    sets = [shingles(key, params.shingle_size) for key in keys]
+    bands, rows = bands_and_rows(params.threshold, params.num_perm)
+    seen: set[tuple[int, int]] = set()
+    lengths = np.array([len(values) for values in sets])
+    for chunk in candidate_pairs(signatures(sets, params.num_perm, seed), bands, rows):
+        sizes = np.sort(lengths[chunk], axis=1)
+        for a, b in chunk[sizes[:, 0] >= params.threshold * sizes[:, 1]].tolist():  # J <= smaller / larger
+            similarity = jaccard(sets[a], sets[b])
+            if similarity >= params.threshold and (a, b) not in seen:
+                seen.add((a, b))
+                yield a, b, similarity
+
+
+def deduplicate(
+    ids: Sequence[str], keys: Mapping[str, tuple[Sequence[str], KeyParams]], ranks: Sequence[tuple[Any, ...]], seed: int
+) -> Result:
+    """Remove every row that a kept row stands for.
+
+    keys   name → (one text a row, its params); the first is the row's identity: equal there is `exact_copy`, equal by another key
+           is `exact_<key>`, near by any is `near_duplicate`
+    ranks  one tuple a row, smaller is better; unique
+    """
+    indexes = [KeyIndex(name, texts, params, seed) for name, (texts, params) in keys.items()]
+    sweep = _Sweep(ids, indexes)
+    first_of: dict[int, int] = {}
+    for row in sorted(range(len(ids)), key=lambda row: ranks[row]):
+        first = first_of.setdefault(indexes[0].of_row[row], row)
+        if first == row:
+            sweep.visit(row)
+        else:
+            sweep.copy(row, first)
+    kept = sorted(ids[row] for row in sweep.kept)
+    return Result(
+        kept, sorted(sweep.removed.values(), key=lambda removal: removal.id), sorted(sweep.pairs, key=lambda p: (p.a, p.b, p.key))
+    )
+
+
+class _Sweep:
+    """The visit of all rows, best rank first: what has been kept and removed so far."""
+
+    def __init__(self, ids: Sequence[str], indexes: Sequence[KeyIndex]) -> None:
+        self.ids, self.indexes = ids, indexes
+        self.kept: dict[int, int] = {}  # row → the how-manieth kept row it is
+        self.kept_at: list[dict[int, int]] = [{} for _ in indexes]  # by key: number of the text → the kept row that has it
+        self.removed: dict[int, Removal] = {}
+        self.pairs: list[Pair] = []
+
+    def copy(self, row: int, first: int) -> None:
+        """Remove a copy of a row that has been visited; a copy of a removed row has that row's witness."""
+        gone = self.removed.get(first)
+        name, related, similarity = (gone.key, gone.related_id, gone.similarity) if gone else (self.indexes[0].name, self.ids[first], 1.0)
+        self.removed[row] = Removal(self.ids[row], "exact_copy", name, related, similarity)
+
+    def visit(self, row: int) -> None:
+        """Keep the row, or remove it in favour of a kept one."""
+        removal = self._equal(row) or self._near(row)
+        if removal:
+            self.removed[row] = removal
+            return
+        self.kept[row] = len(self.kept)
+        for index, kept_at in zip(self.indexes, self.kept_at, strict=True):
+            kept_at[index.of_row[row]] = row
+
+    def _equal(self, row: int) -> Removal | None:
+        for index, kept_at in zip(self.indexes[1:], self.kept_at[1:], strict=True):
+            if index.of_row[row] in kept_at:
+                return Removal(self.ids[row], f"exact_{index.name}", index.name, self.ids[kept_at[index.of_row[row]]], 1.0)
+        return None
+
+    def _near(self, row: int) -> Removal | None:
+        """Judge the row against every kept row near it, the nearest first, until one is its duplicate."""
+        found = []
+        for number, index in enumerate(self.indexes):
+            for other_text, similarity in index.near.get(index.of_row[row], {}).items():
+                if (other := self.kept_at[number].get(other_text)) is not None:
+                    found.append((-similarity, number, self.kept[other], other))
+        for negative, number, _, other in sorted(found):
+            pair = self._judge(self.indexes[number], row, other, -negative)
+            self.pairs.append(pair)
+            if pair.verdict == "duplicate":
+                return Removal(self.ids[row], "near_duplicate", pair.key, self.ids[other], pair.jaccard)
+        return None
+
+    def _judge(self, index: KeyIndex, row: int, other: int, similarity: float) -> Pair:
+        """Judge in the order of the texts, so that neither ids nor ranks touch the alignment; report in the order of the ids."""
+        one, two = sorted((row, other), key=lambda r: index.of_row[r])
+        alignment, verdict, difference = index.judge(index.of_row[one], index.of_row[two])
+        places, a, b = difference.places, self.ids[one], self.ids[two]
+        if a > b:
+            a, b, places = b, a, tuple((theirs, ours) for ours, theirs in places)
+        detail = ", ".join(difference.kinds) or ("alignment" if verdict == "similar" else "")
+        return Pair(a, b, index.name, similarity, alignment, verdict, detail, places)
