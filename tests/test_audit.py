@@ -7,13 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from factories import write_qwen3_tokenizer, write_r1_tokenizer
 
 from medcot.audit import CODES, Auditor, Refusal, check_not_all_refused
 from medcot.errors import DataError
 from medcot.records import Record
 from medcot.template import Encoded, encode, get_template, render_target
 from medcot.tokenizer import ChatTokenizer, load_tokenizer
-from tests.factories import write_qwen3_tokenizer, write_r1_tokenizer
 
 ZH = Record("z", "t", "发热3天，首选什么药？", "先判断病原。\n再选药。", "阿莫西林 0.5 g，每日3次。")
 EN = Record("e", "t", "Fever for 3 days: which drug first?", "Judge the pathogen.\n\nThen choose.", "Amoxicillin 500 mg.")
@@ -56,7 +56,7 @@ def test_a_control_token_of_another_family_is_plain_text(r1: ChatTokenizer) -> N
 
 
 def test_think_tags_are_refused_even_where_they_are_no_control_tokens(tmp_path: Path) -> None:
-    from tests.factories import byte_level_bpe
+    from factories import byte_level_bpe
 
     directory = write_qwen3_tokenizer(tmp_path)
     byte_level_bpe(("<|endoftext|>", "<|im_end|>")).save(str(directory / "tokenizer.json"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from factories import write_qwen3_tokenizer, write_r1_tokenizer
 
 from medcot.conversion import convert, summarise
 from medcot.errors import DataError
@@ -25,7 +26,6 @@ from medcot.template import encode, get_template
 from medcot.tokenizer import ChatTokenizer, load_tokenizer
 from stages import convert as stage
 from stages.convert import ConvertParams
-from tests.factories import write_qwen3_tokenizer, write_r1_tokenizer
 
 TOPICS = ("胸痛", "发热", "头晕", "咳嗽", "皮疹", "chest pain", "fever", "vertigo", "cough", "rash")
 MODEL = ModelParams()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import write_qwen3_tokenizer, write_r1_tokenizer
 
 from medcot.conversion import convert
 from medcot.llamafactory import write_dataset
@@ -23,7 +24,6 @@ from medcot.records import Record
 from medcot.splits import skeleton, split_of
 from medcot.template import MASK, TEMPLATES, encode, render_prompt, render_target
 from medcot.tokenizer import install_tokenizer, load_tokenizer
-from tests.factories import write_qwen3_tokenizer, write_r1_tokenizer
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("llamafactory") is None,

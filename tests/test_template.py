@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from factories import write_qwen3_tokenizer, write_r1_tokenizer
 
 from medcot.errors import DataError
 from medcot.model_params import ModelParams
@@ -23,7 +24,6 @@ from medcot.template import (
     render_target,
 )
 from medcot.tokenizer import ChatTokenizer, install_tokenizer, load_tokenizer
-from tests.factories import write_qwen3_tokenizer, write_r1_tokenizer
 
 ZH = ("男，45岁，胸痛2小时，首先做什么检查？", "胸痛先排除心梗。\n所以先看心电图。", "首选心电图。")
 EN = ("Which test comes first in acute chest pain?", "Exclude infarction first.\n\nAn ECG is fastest.", "An ECG, within 10 minutes.")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import QWEN3_CONTROLS, R1_CONTROLS, byte_level_bpe, write_qwen3_tokenizer, write_r1_tokenizer
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from medcot import tokenizer as tokenizer_module
 from medcot.errors import DataError
 from medcot.tokenizer import check_transformers_load, install_tokenizer, load_tokenizer
-from tests.factories import QWEN3_CONTROLS, R1_CONTROLS, byte_level_bpe, write_qwen3_tokenizer, write_r1_tokenizer
 
 TEXTS = ("患者女，36岁，血糖 7.8 mmol/L。", "A 36-year-old woman, SpO₂ 91%.", "混合 mixed 😀\n\n第二段")
 
