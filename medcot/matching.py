@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+
 import numpy as np
 import numpy.typing as npt
 

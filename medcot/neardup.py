@@ -8,9 +8,10 @@ the result depends on the texts and ranks alone, never on the order of the rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +21,7 @@ from medcot.guard import Difference, compare
 from medcot.matching import jaccard, matching_key, shingles
 from medcot.minhash import bands_and_rows, candidate_pairs, signatures
 from medcot.params import Params
+from medcot.records import canonical, short_hash
 
 Verdict = Literal["duplicate", "conflict", "similar"]
 
@@ -37,6 +39,19 @@ class KeyParams(Params):
     """Texts shorter than this many tokens must agree in every content word, not only in facts; raising it keeps more rows."""
     num_perm: int = Field(128, ge=16, le=4096)
     """Permutations of the signature; a low threshold needs more of them, or useless candidates cost time."""
+
+
+QUESTION = KeyParams(shingle_size=3, threshold=0.5, min_alignment=0.8, strict_below=1000, num_perm=512)
+ROW = KeyParams(shingle_size=5, threshold=0.85, min_alignment=0.0, strict_below=200, num_perm=128)
+FINAL_PUNCTUATION = tuple("。！？；.!?;…)）]】」』”’\"'")
+
+Rank = tuple[bool, int, str, str]
+
+
+def rank(texts: Sequence[str], row_id: str) -> Rank:
+    """The order in which rows are visited, smaller first: complete texts, then long ones, then by content, then by id."""
+    complete = all(text.rstrip().endswith(FINAL_PUNCTUATION) for text in texts)
+    return not complete, -sum(map(len, texts)), short_hash(canonical(list(texts))), row_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,11 @@ class Result:
         kept = set(self.kept)
         return [pair for pair in self.pairs if pair.verdict == "conflict" and pair.a in kept and pair.b in kept]
 
+    @property
+    def largest_cluster(self) -> int:
+        """The most rows that one kept row stands for, itself included; 0 without rows."""
+        return 1 + max(Counter(removal.related_id for removal in self.removals).values(), default=0) if self.kept else 0
+
 
 class KeyIndex:
     """The distinct matching keys of one column, and which of them are near each other."""
@@ -121,14 +141,12 @@ def near_pairs(keys: Sequence[str], params: KeyParams, seed: int) -> Iterator[tu
                 yield a, b, similarity
 
 
-def deduplicate(
-    ids: Sequence[str], keys: Mapping[str, tuple[Sequence[str], KeyParams]], ranks: Sequence[tuple[Any, ...]], seed: int
-) -> Result:
+def deduplicate(ids: Sequence[str], keys: Mapping[str, tuple[Sequence[str], KeyParams]], ranks: Sequence[Rank], seed: int) -> Result:
     """Remove every row that a kept row stands for.
 
     keys   name → (one text a row, its params); the first is the row's identity: equal there is `exact_copy`, equal by another key
            is `exact_<key>`, near by any is `near_duplicate`
-    ranks  one tuple a row, smaller is better; unique
+    ranks  one a row, see rank; unique
     """
     indexes = [KeyIndex(name, texts, params, seed) for name, (texts, params) in keys.items()]
     sweep = _Sweep(ids, indexes)

@@ -1,0 +1,110 @@
+"""Remove exact copies and near-duplicates, and report what looks alike but states another fact.
+
+Reads   data/normalized                  complete records   (params: dedup)
+Writes  data/dedup/records.jsonl         the survivors
+        data/dedup/pairs.parquet         every pair that was decided: ids a < b, key, jaccard, alignment, verdict, detail
+        data/dedup/conflicts.jsonl       near-identical survivors that state different facts, side by side, for a reviewer
+        data/ledger/parts/dedup.parquet  each removal with its kept witness, each conflict on both sides
+        metrics/dedup.json               num_input == num_kept + every num_removed_*
+Run     dvc repro dedup     or     python -m stages.dedup
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import Field
+
+from medcot.ledger import Event, check_stage, events_frame, write_ledger
+from medcot.neardup import KeyParams, Result, deduplicate, rank
+from medcot.params import Params, load_section
+from medcot.records import TEXT_FIELDS, Record, read_records, write_jsonl, write_records
+from medcot.stage import atomic_dir, log, run_stage, write_metrics
+
+NORMALIZED, DEDUP = Path("data/normalized"), Path("data/dedup")
+PART, METRICS = Path("data/ledger/parts/dedup.parquet"), Path("metrics/dedup.json")
+RULES = ("exact_copy", "exact_question", "near_duplicate")
+PAIR_SCHEMA = {"a": pl.String, "b": pl.String, "key": pl.String, "jaccard": pl.Float64, "alignment": pl.Float64} | {
+    "verdict": pl.String,
+    "detail": pl.String,
+}
+
+
+class DedupParams(Params):
+    """Section `dedup` of params.yaml."""
+
+    seed: int = Field(ge=0, lt=2**32)
+    """Seed of the MinHash permutations; another seed may find other candidates, never other verdicts."""
+    question: KeyParams
+    """Near-duplicates by the question alone."""
+    row: KeyParams
+    """Near-duplicates by question, reasoning and answer together."""
+
+
+def dedup(records: Sequence[Record], params: DedupParams) -> Result:
+    """Compare the records by the whole row and by the question."""
+    texts = [[getattr(record, name) for name in TEXT_FIELDS] for record in records]
+    keys = {"row": (["\n".join(row) for row in texts], params.row), "question": ([record.question for record in records], params.question)}
+    # A question may end without punctuation; a reasoning or an answer that does was probably cut off.
+    ranks = [rank((record.reasoning, record.answer), record.id) for record in records]
+    return deduplicate([record.id for record in records], keys, ranks, params.seed)
+
+
+def events(result: Result) -> Iterator[Event]:
+    """The ledger's events: conflicts on both sides, and the removals."""
+    for pair in result.conflicts:
+        for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
+            yield Event(one, "dedup", "conflict", "conflict", f"{pair.key}: {pair.detail}", other, pair.jaccard)
+    for removal in result.removals:
+        yield Event(removal.id, "dedup", "removed", removal.rule, removal.key, removal.related_id, removal.similarity)
+
+
+def conflict_rows(result: Result, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+    """Each conflict with the texts of both sides and the places where their matching keys differ."""
+    by_id = {record.id: record for record in records}
+    for pair in result.conflicts:
+        sides = {
+            side: {"id": row, **{name: getattr(by_id[row], name) for name in TEXT_FIELDS}} for side, row in (("a", pair.a), ("b", pair.b))
+        }
+        yield {"key": pair.key, "differs": pair.detail, "places": pair.places, "jaccard": pair.jaccard, **sides}
+
+
+def summarise(result: Result) -> dict[str, Any]:
+    """Counts and rates; a cluster is a kept row with all rows it stands for."""
+    rules = Counter(removal.rule for removal in result.removals)
+    num_input = len(result.kept) + len(result.removals)
+    return {
+        "num_input": num_input,
+        "num_kept": len(result.kept),
+        **{f"num_removed_{rule}": rules[rule] for rule in RULES},
+        "num_conflicts": len({(pair.a, pair.b) for pair in result.conflicts}),
+        "removed_rate": len(result.removals) / num_input if num_input else 0.0,
+        "largest_cluster": result.largest_cluster,
+    }
+
+
+def main() -> None:
+    """Read the normalized records, deduplicate them, and write survivors, pairs, conflicts and ledger part."""
+    params = load_section("dedup", DedupParams)
+    records = read_records(NORMALIZED)
+    result = dedup(records, params)
+    check_stage("dedup", [record.id for record in records], result.kept, [removal.id for removal in result.removals])
+    kept = set(result.kept)
+    with atomic_dir(DEDUP) as out:
+        write_records(out, (record for record in records if record.id in kept))
+        write_jsonl(out / "conflicts.jsonl", conflict_rows(result, records))
+        rows = [{name: value for name, value in asdict(pair).items() if name in PAIR_SCHEMA} for pair in result.pairs]
+        pl.DataFrame(rows, schema=PAIR_SCHEMA).write_parquet(out / "pairs.parquet", compression="zstd", statistics=False)
+    write_ledger(PART, events_frame(events(result)))
+    metrics = summarise(result)
+    write_metrics(METRICS, metrics)
+    log.info("dedup: %d records, %d kept, %d conflicts to review", metrics["num_input"], metrics["num_kept"], metrics["num_conflicts"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_stage("dedup", main))
