@@ -1,7 +1,7 @@
 """Negative log-likelihood of chosen token spans under any causal language model, in batches that do not change the result.
 
-Only the wanted positions reach the output layer: a batch of 4,096 tokens over a vocabulary of 152,000 would be 2.5 GB of float32
-logits. The log-softmax is float32, the sums are float64.
+Only the wanted positions reach the output layer, since a vocabulary of 152,000 makes logits the largest thing in memory. The
+log-softmax is float32, in chunks; the sums are float64.
 """
 
 from __future__ import annotations
