@@ -14,7 +14,7 @@ from edits import REASONING_EDITS, edit, everywhere, near_question, other_side, 
 
 OVER_LONG_CHARS = 2600
 
-BROKEN_LINES = [
+BROKEN_LINES: list[tuple[str, Callable[[str], str]]] = [
     ("truncated line", lambda line: line[: len(line) * 2 // 3]),
     ("Python quotes instead of JSON", lambda line: repr(json.loads(line))),
     ("a colon is missing", lambda line: line.replace('"Response": ', '"Response" ', 1)),
@@ -98,8 +98,8 @@ class Planter:
             *[(lang, "age_variant", self._other_age) for lang in ("zh", "en")],
             ("zh", "sex_variant", self._other_sex),
         ]
-        for lang, flaw, change in variants:
-            row, copy = self._changed(lang, change)
+        for lang, flaw, vary in variants:
+            row, copy = self._changed(lang, vary)
             yield Planted(to_line(copy), flaw, "kept", "conflict", note="both rows are kept for review", partner=row)
 
     def _other_dose(self, row: Row) -> Row | None:
