@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
@@ -39,6 +40,7 @@ _OPPOSED_PREFIXES = {
     "polarity": "hyper/hypo tachy/brady pre/post intra/extra supra/infra micro/macro poly/oligo homo/hetero endo/exo ab/ad",
     "negation": "/non /un /in /im /dis",
 }
+_TRENDS = "高 低 升 降 增 减 急 慢 high low elevated decreased increased reduced increase decrease acute chronic"
 _NEGATIONS = "不 无 未 非 没 否 勿 忌 禁 拒 缺 no not without never denies denied deny neither nor none non absent negative cannot"
 _UNITS = """
     mg ug ng pg kg g ml dl ul l cm mm nm m mmhg cmh2o kpa mmol umol nmol mol meq iu u h min s d week weeks month months year years bpm hp
@@ -67,8 +69,9 @@ FUNCTION = frozenset(_FUNCTION_CHARACTERS) | frozenset(_FUNCTION_WORDS.split())
 OPPOSED = {(one, other): kind for kind, one, other in _opposed_pairs(_OPPOSITES)}
 OPPOSED |= {(one, other): "number" for one in _NUMERALS for other in _NUMERALS if one != other}
 OPPOSED_PREFIXES = list(_opposed_pairs(_OPPOSED_PREFIXES))
-KINDS = {one: kind for (one, _), kind in OPPOSED.items() if kind not in ("negation", "number") and one not in FUNCTION}
-KINDS |= dict.fromkeys(_NEGATIONS.split(), "negation")
+# What counts when it stands on one side only; 生, 动, 大 and their like are parts of too many other words.
+KINDS = {one: kind for (one, _), kind in OPPOSED.items() if kind in ("laterality", "sex") and one not in FUNCTION}
+KINDS |= dict.fromkeys(_TRENDS.split(), "polarity") | dict.fromkeys(_NEGATIONS.split(), "negation")
 UNITS = frozenset(_UNITS.split())
 
 
@@ -103,12 +106,17 @@ class _Side:
         return any(i not in self.neutral and self.atoms[i] not in FUNCTION for i in positions)
 
 
+@lru_cache(maxsize=10_000)
+def _read(key: str) -> _Side:
+    return _Side(key)
+
+
 def compare(a: str, b: str, strict_below: int) -> Difference:
     """Align two matching keys and name what they say differently; no kinds means that nothing that matters differs.
 
     strict_below  keys shorter than this many atoms must agree in every content word, else the kind is `wording`
     """
-    left, right = _Side(a), _Side(b)
+    left, right = _read(a), _read(b)
     strict = min(len(left.atoms), len(right.atoms)) < strict_below
     kinds: set[str] = set()
     damaged: list[str] = []

@@ -10,9 +10,11 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_matrix
 
 HASH_PRIME = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 # Han with its extensions and radicals, kana, bopomofo, hangul: no spaces between words, so each character is a token.
@@ -191,8 +193,18 @@ def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return values ^ (values >> np.uint64(33))
 
 
-def jaccard(a: npt.NDArray[np.uint64], b: npt.NDArray[np.uint64]) -> float:
-    """Exact Jaccard similarity of two shingle sets, in [0, 1]; two empty sets are not alike."""
-    shared = len(np.intersect1d(a, b, assume_unique=True))
-    union = len(a) + len(b) - shared
-    return shared / union if union else 0.0
+def jaccards(sets: Sequence[npt.NDArray[np.uint64]], pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Exact Jaccard similarity, in [0, 1], of each pair (n, 2) of positions in `sets`, which hold shingles.
+
+    The sets in question become rows of a sparse 0/1 matrix over their distinct shingles, so that a product counts what is shared.
+    """
+    used, position = np.unique(pairs, return_inverse=True)
+    if not len(used):
+        return np.zeros(0)
+    lengths = np.array([len(sets[i]) for i in used])
+    vocabulary, columns = np.unique(np.concatenate([sets[i] for i in used]), return_inverse=True)
+    starts = np.concatenate(([0], np.cumsum(lengths)))
+    matrix = csr_matrix((np.ones(len(columns), dtype=np.int32), columns, starts), shape=(len(used), len(vocabulary)))
+    first, second = position.reshape(-1, 2).T
+    shared = np.asarray(matrix[first].multiply(matrix[second]).sum(axis=1)).ravel()
+    return np.asarray(shared / (lengths[first] + lengths[second] - shared))

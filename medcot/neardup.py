@@ -18,11 +18,12 @@ from pydantic import Field
 from rapidfuzz.distance import Indel
 
 from medcot.guard import Difference, compare
-from medcot.matching import jaccard, matching_key, shingles
+from medcot.matching import jaccards, matching_key, shingles
 from medcot.minhash import bands_and_rows, candidate_pairs, signatures
 from medcot.params import Params
 from medcot.records import canonical, short_hash
 
+PAIRS_AT_ONCE = 20_000  # candidates verified in one step: it bounds the memory
 Verdict = Literal["duplicate", "conflict", "similar"]
 
 
@@ -51,7 +52,7 @@ Rank = tuple[bool, int, str, str]
 def rank(texts: Sequence[str], row_id: str) -> Rank:
     """The order in which rows are visited, smaller first: complete texts, then long ones, then by content, then by id."""
     complete = all(text.rstrip().endswith(FINAL_PUNCTUATION) for text in texts)
-    return not complete, -sum(map(len, texts)), short_hash(canonical(list(texts))), row_id
+    return not complete, -sum(len(text.strip()) for text in texts), short_hash(canonical(list(texts))), row_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +130,19 @@ class KeyIndex:
 def near_pairs(keys: Sequence[str], params: KeyParams, seed: int) -> Iterator[tuple[int, int, float]]:
     """Yield the pairs of keys with exact Jaccard >= threshold, (first, second, jaccard), each once, first < second."""
     sets = [shingles(key, params.shingle_size) for key in keys]
+    lengths = np.array([len(values) for values in sets])
     bands, rows = bands_and_rows(params.threshold, params.num_perm)
     seen: set[tuple[int, int]] = set()
-    lengths = np.array([len(values) for values in sets])
     for chunk in candidate_pairs(signatures(sets, params.num_perm, seed), bands, rows):
         sizes = np.sort(lengths[chunk], axis=1)
-        for a, b in chunk[sizes[:, 0] >= params.threshold * sizes[:, 1]].tolist():  # J <= smaller / larger
-            similarity = jaccard(sets[a], sets[b])
-            if similarity >= params.threshold and (a, b) not in seen:
-                seen.add((a, b))
-                yield a, b, similarity
+        hopeful = chunk[sizes[:, 0] >= params.threshold * sizes[:, 1]]  # the smaller set over the larger bounds the Jaccard
+        for start in range(0, len(hopeful), PAIRS_AT_ONCE):
+            block = hopeful[start : start + PAIRS_AT_ONCE]
+            similarities = jaccards(sets, block)
+            for (a, b), similarity in zip(block.tolist(), similarities.tolist(), strict=True):
+                if similarity >= params.threshold and (a, b) not in seen:
+                    seen.add((a, b))
+                    yield a, b, similarity
 
 
 def deduplicate(ids: Sequence[str], keys: Mapping[str, tuple[Sequence[str], KeyParams]], ranks: Sequence[Rank], seed: int) -> Result:

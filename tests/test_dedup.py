@@ -1,0 +1,169 @@
+"""The dedup stage: survivors, pairs, conflicts, ledger part and metrics agree, whatever the order of the rows."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from medcot import stage as shell
+from medcot.params import load_section
+from medcot.records import Record, read_jsonl, read_records, short_hash, write_jsonl, write_records
+from medcot.stage import run_stage
+from stages import dedup as stage
+from stages.dedup import DEDUP, METRICS, NORMALIZED, PART, DedupParams, main, summarise
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMS = load_section("dedup", DedupParams, ROOT / "params.yaml")
+
+
+def record(question: str, reasoning: str, answer: str, copy: int = 0) -> Record:
+    row_id = short_hash(question + reasoning + answer) + (f"-{copy}" if copy else "")
+    return Record(row_id, "file", question, reasoning, answer)
+
+
+def reasoning(seed: int) -> str:
+    return "".join(random.Random(seed).choices([chr(point) for point in range(0x5000, 0x5B00)], k=300)) + "。"
+
+
+def corpus() -> list[Record]:
+    angina = record("患者男，44岁，反复胸痛，诊断是什么？", reasoning(1), "心绞痛。")
+    fever = record(
+        "A child has a fever of 39 degrees and a rash; what comes first?", "Think of measles, then of rubella: " + reasoning(3), "Isolation."
+    )
+    return [
+        angina,
+        record(angina.question, angina.reasoning, angina.answer, copy=1),
+        record(angina.question.replace("，", ","), reasoning(2), "心绞痛"),  # cut off, so not the one to keep
+        record("请问" + angina.question, angina.reasoning[:-2] + "。", "心绞痛。"),
+        record(angina.question.replace("44", "54"), angina.reasoning, angina.answer),
+        fever,
+        record(fever.question.replace("a fever", "no fever"), fever.reasoning, fever.answer),
+    ]
+
+
+def write_input(records: list[Record]) -> None:
+    NORMALIZED.mkdir(parents=True, exist_ok=True)
+    write_records(NORMALIZED, records)
+    Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+
+
+def outputs() -> dict[str, str]:
+    paths = [*sorted(DEDUP.iterdir()), PART, METRICS]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def test_the_stage_removes_copies_and_reports_conflicts(in_tmp: Path) -> None:
+    write_input(corpus())
+    assert run_stage("dedup", main) == 0
+    kept = {row.id for row in read_records(DEDUP)}
+    ledger = pl.read_parquet(PART)
+    removed = ledger.filter(pl.col("action") == "removed")
+    assert sorted(removed["rule"].to_list()) == ["exact_copy", "exact_question", "near_duplicate"]
+    assert removed["related_id"].is_in(list(kept)).all()
+    assert len(kept) == 4
+    assert not kept & set(removed["id"])
+    conflicts = ledger.filter(pl.col("action") == "conflict")
+    assert set(conflicts["detail"]) == {"question: number", "row: number", "question: negation", "row: negation"}
+    assert sorted(conflicts["id"]) == sorted(conflicts["related_id"])  # on both sides
+    assert set(conflicts["id"]) == kept
+
+
+def test_a_cut_off_row_gives_way_to_a_complete_one(in_tmp: Path) -> None:
+    rows = corpus()[:3]
+    write_input(rows)
+    assert run_stage("dedup", main) == 0
+    assert rows[2].id not in {row.id for row in read_records(DEDUP)}
+
+
+def test_pairs_and_conflicts_are_written_for_the_next_stage_and_for_a_reviewer(in_tmp: Path) -> None:
+    write_input(corpus())
+    run_stage("dedup", main)
+    pairs = pl.read_parquet(DEDUP / "pairs.parquet")
+    assert pairs.columns == ["a", "b", "key", "jaccard", "alignment", "verdict", "detail"]
+    assert (pairs["a"] < pairs["b"]).all()
+    assert pairs.sort("a", "b", "key").equals(pairs)
+    assert set(pairs["verdict"]) == {"duplicate", "conflict"}
+    for conflict in read_jsonl(DEDUP / "conflicts.jsonl"):
+        assert conflict["differs"] in ("number", "negation")
+        assert conflict["a"]["question"] != conflict["b"]["question"]
+        assert conflict["places"]
+
+
+def test_metrics_add_up(in_tmp: Path) -> None:
+    write_input(corpus())
+    run_stage("dedup", main)
+    metrics = summarise(stage.dedup(corpus(), PARAMS))
+    assert metrics == {
+        "num_input": 7,
+        "num_kept": 4,
+        "num_removed_exact_copy": 1,
+        "num_removed_exact_question": 1,
+        "num_removed_near_duplicate": 1,
+        "num_conflicts": 2,
+        "removed_rate": 3 / 7,
+        "largest_cluster": 4,
+    }
+    assert '"num_conflicts": 2' in METRICS.read_text(encoding="utf-8")
+
+
+def test_any_row_order_gives_the_same_bytes(in_tmp: Path) -> None:
+    write_input(corpus())
+    run_stage("dedup", main)
+    first = outputs()
+    shuffled = random.Random(1).sample(corpus(), 7)
+    write_jsonl(NORMALIZED / "records.jsonl", (dict(zip(Record.__slots__, _values(row), strict=True)) for row in shuffled))
+    run_stage("dedup", main)
+    assert outputs() == first
+    assert len(first) == 5
+
+
+def _values(row: Record) -> list[str]:
+    return [getattr(row, name) for name in Record.__slots__]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_input_without_pairs_passes_through(in_tmp: Path, count: int) -> None:
+    write_input(corpus()[:count])
+    assert run_stage("dedup", main) == 0
+    assert len(read_records(DEDUP)) == count
+    assert pl.read_parquet(DEDUP / "pairs.parquet").height == 0
+    assert (DEDUP / "conflicts.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "message"),
+    [
+        ("threshold: 0.85", "threshold: 1.5", "params.yaml: dedup.row.threshold: input should be less than or equal to 1, got 1.5; "),
+        ("shingle_size: 5", "shingle_size: 0", "params.yaml: dedup.row.shingle_size: input should be greater than or equal to 1, got 0; "),
+        ("shingle_size: 5", "shingle_sise: 5", "params.yaml: dedup.row.shingle_size: field required"),
+    ],
+)
+def test_a_wrong_param_is_one_line_and_exit_code_2(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], line: str, wrong: str, message: str
+) -> None:
+    write_input(corpus())
+    path = Path("params.yaml")
+    path.write_text(path.read_text(encoding="utf-8").replace(line, wrong), encoding="utf-8")
+    assert run_stage("dedup", main) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not DEDUP.exists()
+
+
+def test_a_failed_write_leaves_the_old_output(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_input(corpus())
+    run_stage("dedup", main)
+    first = outputs()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "conflicts.jsonl")
+
+    monkeypatch.setattr(stage, "write_jsonl", full)
+    assert run_stage("dedup", main) == 3
+    assert outputs() == first
+    assert shell.scratch_dir().exists()

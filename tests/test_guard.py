@@ -1,0 +1,119 @@
+"""The guard sees what makes another case, in short texts and in long ones, and is not fooled by damage."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from medcot.guard import compare, opposed
+from medcot.matching import matching_key
+
+FACTS = [
+    ("患者44岁，胸痛", "患者45岁，胸痛", "number"),
+    ("口服5mg，每日一次", "口服50mg，每日一次", "number"),
+    ("肌酐3.5，尿素高", "肌酐35，尿素高", "number"),
+    ("血压120/80，心率快", "血压120/90，心率快", "number"),
+    ("白细胞5×10⁹/L", "白细胞5×109/L", "number"),
+    ("乙肝表面抗原（+），肝大", "乙肝表面抗原（-），肝大", "number"),
+    ("处于第二产程的产妇", "处于第三产程的产妇", "number"),
+    ("每日口服5mg即可", "每日口服5g即可", "unit"),
+    ("发热3天，咳嗽", "发热3周，咳嗽", "unit"),
+    ("无发热，有咳嗽", "有发热，有咳嗽", "negation"),
+    ("此时不宜使用青霉素", "此时宜使用青霉素", "negation"),
+    ("左下肺实变", "右下肺实变", "laterality"),
+    ("双侧肢体无力", "左侧肢体无力", "laterality"),
+    ("患者，男，胸痛", "患者，女，胸痛", "sex"),
+    ("诊断为高血压", "诊断为低血压", "polarity"),
+    ("血钾明显升高", "血钾明显降低", "polarity"),
+    ("急性胰腺炎如何处理", "慢性胰腺炎如何处理", "polarity"),
+    ("The dose is 5 mg daily", "The dose is 50 mg daily", "number"),
+    ("Give 5 mg now", "Give 5 g now", "unit"),
+    ("Presents without fever", "Presents with fever", "negation"),
+    ("There was no rash on the arm", "There was rash on the arm", "negation"),
+    ("This drug is compatible", "This drug is incompatible", "negation"),
+    ("Pain in the left arm", "Pain in the right arm", "laterality"),
+    ("A male patient", "A female patient", "sex"),
+    ("Signs of hypertension", "Signs of hypotension", "polarity"),
+    ("An acute attack", "A chronic attack", "polarity"),
+]
+LONG = "这是一段用来加长的病程记录文字只为让两份文本都足够长" * 12
+
+
+@pytest.mark.parametrize(("one", "other", "kind"), FACTS)
+@pytest.mark.parametrize("padding", ["", LONG], ids=["short", "long"])
+def test_another_fact_is_named_whatever_the_length(one: str, other: str, kind: str, padding: str) -> None:
+    a, b = (matching_key(f"{padding}。{text}。{padding}") for text in (one, other))
+    assert kind in compare(a, b, 200).kinds
+    assert compare(a, b, 200).kinds == compare(b, a, 200).kinds
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("最可能的诊断是什么？", "最可能的诊断是"),
+        ("一名患者出现头痛", "一位患者出现头痛"),
+        ("以下哪种药物首选", "哪种药物首选"),
+        ("What is the diagnosis?", "What was the diagnosis"),
+    ],
+)
+def test_function_words_state_no_fact(one: str, other: str) -> None:
+    assert compare(matching_key(one), matching_key(other), 200).kinds == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("应补充的液体量", "应补充的胶体量"), ("首选的抗生素", "首选的激素"), ("pain in the knee", "pain in the hip")]
+)
+def test_one_other_content_word_is_wording_in_a_short_text_only(one: str, other: str) -> None:
+    assert compare(matching_key(one), matching_key(other), 200).kinds == ("wording",)
+    assert compare(matching_key(LONG + one), matching_key(LONG + other), 200).kinds == ()
+
+
+def test_the_differing_places_are_shown() -> None:
+    difference = compare(matching_key("女性，44岁，疼痛位于左侧"), matching_key("女性，45岁，疼痛位于右侧"), 200)
+    assert difference.places == (("4", "5"), ("左", "右"))
+    assert difference.kinds == ("laterality", "number")
+
+
+def test_equal_keys_do_not_differ() -> None:
+    assert compare("头痛3d", "头痛3d", 200) == ((), ())
+
+
+def test_a_lost_fact_counts_alone_but_not_in_a_copy_that_is_damaged_all_over() -> None:
+    text = matching_key(LONG + "体温37.5℃" + LONG)
+    alone = text.replace("37.5", "37蛇5")
+    assert compare(text, alone, 200).kinds == ("number",)
+    damaged = list(alone)
+    for position in (10, 60, 110, 160):
+        damaged[position] = "蛙"
+    assert compare(text, "".join(damaged), 200).kinds == ()
+
+
+def test_another_number_in_a_damaged_copy_still_counts() -> None:
+    text = matching_key(LONG + "口服15mg" + LONG)
+    damaged = list(text.replace("15mg", "50mg"))
+    for position in random.Random(0).sample(range(200), 8):
+        damaged[position] = "蛙"
+    assert "number" in compare(text, "".join(damaged), 200).kinds
+
+
+def test_an_inserted_negation_in_a_damaged_copy_still_counts() -> None:
+    text = matching_key(LONG + "宜手术" + LONG)
+    damaged = list(text)
+    for position in (10, 60, 110, 160):
+        damaged[position] = "蛙"
+    assert "negation" in compare(text, "".join(damaged).replace("宜手术", "不宜手术"), 200).kinds
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [
+        ("左", "右", "laterality"),
+        ("三", "四", "number"),
+        ("hypertension", "hypotension", "polarity"),
+        ("头", "脚", None),
+        ("on", "non", None),
+    ],
+)
+def test_opposites_are_known_in_both_directions(one: str, other: str, kind: str | None) -> None:
+    assert opposed(one, other) == opposed(other, one) == kind
