@@ -23,7 +23,7 @@ from medcot.minhash import bands_and_rows, candidate_pairs, signatures
 from medcot.params import Params
 from medcot.records import canonical, short_hash
 
-PAIRS_AT_ONCE = 20_000  # candidates verified in one step: it bounds the memory
+SHINGLES_AT_ONCE = 5_000_000  # of the candidates verified in one step: it bounds the memory
 Verdict = Literal["duplicate", "conflict", "similar"]
 
 
@@ -135,11 +135,10 @@ def near_pairs(keys: Sequence[str], params: KeyParams, seed: int) -> Iterator[tu
     seen: set[tuple[int, int]] = set()
     for chunk in candidate_pairs(signatures(sets, params.num_perm, seed), bands, rows):
         sizes = np.sort(lengths[chunk], axis=1)
-        hopeful = chunk[sizes[:, 0] >= params.threshold * sizes[:, 1]]  # the smaller set over the larger bounds the Jaccard
-        for start in range(0, len(hopeful), PAIRS_AT_ONCE):
-            block = hopeful[start : start + PAIRS_AT_ONCE]
-            similarities = jaccards(sets, block)
-            for (a, b), similarity in zip(block.tolist(), similarities.tolist(), strict=True):
+        hopeful = sizes[:, 0] >= params.threshold * sizes[:, 1]  # the smaller set over the larger bounds the Jaccard
+        step = np.cumsum(sizes[hopeful].sum(axis=1)) // SHINGLES_AT_ONCE
+        for block in np.split(chunk[hopeful], np.flatnonzero(np.diff(step)) + 1):
+            for (a, b), similarity in zip(block.tolist(), jaccards(sets, block).tolist(), strict=True):
                 if similarity >= params.threshold and (a, b) not in seen:
                     seen.add((a, b))
                     yield a, b, similarity

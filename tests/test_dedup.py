@@ -32,7 +32,9 @@ def reasoning(seed: int) -> str:
 def corpus() -> list[Record]:
     angina = record("患者男，44岁，反复胸痛，诊断是什么？", reasoning(1), "心绞痛。")
     fever = record(
-        "A child has a fever of 39 degrees and a rash; what comes first?", "Think of measles, then of rubella: " + reasoning(3), "Isolation."
+        "A child has a fever of 39 degrees and a rash; what comes first?",
+        "Think of measles, then of rubella: " + reasoning(3),
+        "Isolation.",
     )
     return [
         angina,
