@@ -52,9 +52,8 @@ _AFTER_NUMBER = {
     "week": r"weeks?|wks?", "month": r"months?", "year": r"years?|yrs?",
 }  # fmt: skip
 _AFTER_SLASH = {"min": r"分钟?|minutes?", "h": r"小时|hours?|hr", "d": r"天|日|days?", "ml": r"毫升", "l": r"升"}
-_UNITS = [(re.compile(rf"(?<=[0-9])\s*(?:{spelling})(?![a-z])"), unit) for unit, spelling in _AFTER_NUMBER.items()] + [
-    (re.compile(rf"/\s*(?:{spelling})(?![a-z])"), f"/{unit}") for unit, spelling in _AFTER_SLASH.items()
-]
+_UNIT_AFTER_NUMBER = re.compile(rf"(?<=[0-9])\s*(?:{'|'.join(f'({spelling})' for spelling in _AFTER_NUMBER.values())})(?![a-z])")
+_UNIT_AFTER_SLASH = re.compile(rf"/\s*(?:{'|'.join(f'({spelling})' for spelling in _AFTER_SLASH.values())})(?![a-z])")
 
 
 class _Punctuation(dict[int, int]):
@@ -114,8 +113,9 @@ def _fold_signs(text: str) -> str:
 
 def _fold_units(text: str) -> str:
     text = _NUMERAL.sub(lambda match: str(_numeral(match[0])), text)
-    for pattern, unit in _UNITS:
-        text = pattern.sub(unit, text)
+    after_number, after_slash = list(_AFTER_NUMBER), list(_AFTER_SLASH)
+    text = _UNIT_AFTER_NUMBER.sub(lambda match: after_number[(match.lastindex or 1) - 1], text)
+    text = _UNIT_AFTER_SLASH.sub(lambda match: "/" + after_slash[(match.lastindex or 1) - 1], text)
     return re.sub(
         r"(?<=[0-9])\s+(?=(?:[mukn]?g|[mud]?l|[mcn]?m|mmhg|kpa|mmol|umol|iu|u|h|min|d|week|month|year|kg|bpm)(?![a-z]))", "", text
     )
