@@ -3,7 +3,8 @@
 In medicine one character is another patient: 5 mg and 50 mg, left and right, with and without fever. Two keys are aligned, and each
 differing place is read for facts: numbers, units, negations, laterality, sex, polarity. Facts that contradict each other, or that
 stand on one side only, are differences. A fact overwritten by something that is no fact (an OCR slip) is a difference too, unless
-the copy is damaged in many other places. In a short text every content word that differs counts, under the name `wording`.
+the copy is damaged in many other places. In a short text every content word that differs counts, under the name `wording`, but for
+a few slips of a single character.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ MIN_EQUAL_RUN = 2  # equal atoms that part two differing places; a shorter run b
 OPPOSITE_REACH = 2  # opposites face each other when their positions in the two sides differ by at most this
 LONG_INSERTION = 6  # atoms; a longer passage on one side only is further text, not a negated or turned statement
 MIN_DAMAGE = 3  # other changed atoms, and at least as many as lost facts, that make the losses damage and not another statement
+ATOMS_PER_SLIP = 30  # a text must be this long for each slip it is granted: in a short one a single character is the subject
+SLIP_WORD = 6  # letters; two that differ in a shorter word make another word
+WORDING = "wording"
 MAX_FACING = 20  # atoms; in a longer rewritten passage opposites meet by chance, only numbers and units are compared
 
 _OPPOSITES = {
@@ -114,7 +118,7 @@ def _read(key: str) -> _Side:
 def compare(a: str, b: str, strict_below: int) -> Difference:
     """Align two matching keys and name what they say differently; no kinds means that nothing that matters differs.
 
-    strict_below  keys shorter than this many atoms must agree in every content word, else the kind is `wording`
+    strict_below  keys shorter than this many atoms must agree in every content word but for slips, else the kind is `wording`
     """
     left, right = _read(a), _read(b)
     strict = min(len(left.atoms), len(right.atoms)) < strict_below
@@ -129,10 +133,21 @@ def compare(a: str, b: str, strict_below: int) -> Difference:
     changed = sum(max(len(ours), len(theirs)) for ours, theirs in places)
     if strict or changed - len(damaged) < max(MIN_DAMAGE, len(damaged)):
         kinds |= set(damaged)
-    if strict and not kinds and any(left.says(ours) or right.says(theirs) for ours, theirs in places):
-        kinds = {"wording"}
+    if strict and not kinds:
+        said = [place for place in places if left.says(place[0]) or right.says(place[1])]
+        slips = sum(_is_slip([left.atoms[i] for i in ours], [right.atoms[i] for i in theirs]) for ours, theirs in said)
+        if slips < len(said) or slips * ATOMS_PER_SLIP > min(len(left.atoms), len(right.atoms)):
+            kinds = {WORDING}
     shown = tuple((_show(left.atoms, ours), _show(right.atoms, theirs)) for ours, theirs in places)
     return Difference(tuple(sorted(kinds)), shown)
+
+
+def _is_slip(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether a place may be a slip of typing: one character of a Chinese word, or two letters of a long word."""
+    if max(len(ours), len(theirs)) > 1:
+        return False
+    one, two = "".join(ours), "".join(theirs)
+    return max(len(one), len(two)) == 1 or (min(len(one), len(two)) >= SLIP_WORD and Levenshtein.distance(one, two) <= 2)
 
 
 def _places(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[list[int], list[int]]]:

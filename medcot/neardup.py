@@ -2,8 +2,9 @@
 
 Each row has one text per key, the first key being its identity. Rows are visited from the best rank to the worst, and a row is
 removed only when a row already kept is its duplicate by one of the keys: equal there, or with exact Jaccard at or above the key's
-threshold, aligned, and without a difference that the guard names. So a chain of small steps does not swallow its far end, and
-the result depends on the texts and ranks alone, never on the order of the rows.
+threshold, aligned, and without a difference that the guard names – nor one that it names by another key, such as another dose in
+the answer to the same question. So a chain of small steps does not swallow its far end, and the result depends on the texts and
+ranks alone, never on the order of the rows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from pydantic import Field
 from rapidfuzz.distance import Indel
 
-from medcot.guard import Difference, compare
+from medcot.guard import WORDING, Difference, compare
 from medcot.matching import jaccards, matching_key, shingles
 from medcot.minhash import bands_and_rows, candidate_pairs, signatures
 from medcot.params import Params
@@ -36,14 +37,14 @@ class KeyParams(Params):
     """Exact Jaccard of the shingle sets from which two texts are near, 0 to 1; raising it finds fewer pairs."""
     min_alignment: float = Field(ge=0, le=1)
     """Normalised indel similarity of the matching keys that duplicates must reach too, 0 to 1; raising it keeps more rows."""
-    strict_below: int = Field(ge=0)
-    """Texts shorter than this many tokens must agree in every content word, not only in facts; raising it keeps more rows."""
+    strict_below: int = Field(ge=0, le=1_000_000)
+    """Texts shorter than this many tokens must agree in every content word, but for slips of one character; raising it keeps more rows."""
     num_perm: int = Field(128, ge=16, le=4096)
     """Permutations of the signature; a low threshold needs more of them, or useless candidates cost time."""
 
 
-QUESTION = KeyParams(shingle_size=3, threshold=0.5, min_alignment=0.8, strict_below=1000, num_perm=512)
-ROW = KeyParams(shingle_size=5, threshold=0.85, min_alignment=0.0, strict_below=200, num_perm=128)
+QUESTION = KeyParams(shingle_size=3, threshold=0.5, min_alignment=0.8, strict_below=100_000, num_perm=512)
+ROW = KeyParams(shingle_size=5, threshold=0.8, min_alignment=0.0, strict_below=200, num_perm=128)
 FINAL_PUNCTUATION = tuple("。！？；.!?;…)）]】」』”’\"'")
 
 Rank = tuple[bool, int, str, str]
@@ -162,7 +163,7 @@ def deduplicate(ids: Sequence[str], keys: Mapping[str, tuple[Sequence[str], KeyP
             sweep.copy(row, first)
     kept = sorted(ids[row] for row in sweep.kept)
     return Result(
-        kept, sorted(sweep.removed.values(), key=lambda removal: removal.id), sorted(sweep.pairs, key=lambda p: (p.a, p.b, p.key))
+        kept, sorted(sweep.removed.values(), key=lambda removal: removal.id), sorted(sweep.pairs.values(), key=lambda p: (p.a, p.b, p.key))
     )
 
 
@@ -172,9 +173,9 @@ class _Sweep:
     def __init__(self, ids: Sequence[str], indexes: Sequence[KeyIndex]) -> None:
         self.ids, self.indexes = ids, indexes
         self.kept: dict[int, int] = {}  # row → the how-manieth kept row it is
-        self.kept_at: list[dict[int, int]] = [{} for _ in indexes]  # by key: number of the text → the kept row that has it
+        self.kept_at: list[dict[int, list[int]]] = [{} for _ in indexes]  # by key: number of the text → the kept rows that have it
         self.removed: dict[int, Removal] = {}
-        self.pairs: list[Pair] = []
+        self.pairs: dict[tuple[str, str, str], Pair] = {}
 
     def copy(self, row: int, first: int) -> None:
         """Remove a copy of a row that has been visited; a copy of a removed row has that row's witness."""
@@ -183,38 +184,46 @@ class _Sweep:
         self.removed[row] = Removal(self.ids[row], "exact_copy", name, related, similarity)
 
     def visit(self, row: int) -> None:
-        """Keep the row, or remove it in favour of a kept one."""
-        removal = self._equal(row) or self._near(row)
-        if removal:
-            self.removed[row] = removal
-            return
+        """Judge the row against every kept row equal or near by a key, the nearest first; remove it when one is its duplicate."""
+        for number, other, similarity in self._candidates(row):
+            pair = self._judge(number, row, other, similarity)
+            self.pairs[pair.a, pair.b, pair.key] = pair
+            if pair.verdict == "duplicate":
+                index = self.indexes[number]
+                rule = f"exact_{index.name}" if index.of_row[row] == index.of_row[other] else "near_duplicate"
+                self.removed[row] = Removal(self.ids[row], rule, index.name, self.ids[other], similarity)
+                return
         self.kept[row] = len(self.kept)
         for index, kept_at in zip(self.indexes, self.kept_at, strict=True):
-            kept_at[index.of_row[row]] = row
+            kept_at.setdefault(index.of_row[row], []).append(row)
 
-    def _equal(self, row: int) -> Removal | None:
-        for index, kept_at in zip(self.indexes[1:], self.kept_at[1:], strict=True):
-            if index.of_row[row] in kept_at:
-                return Removal(self.ids[row], f"exact_{index.name}", index.name, self.ids[kept_at[index.of_row[row]]], 1.0)
-        return None
-
-    def _near(self, row: int) -> Removal | None:
-        """Judge the row against every kept row near it, the nearest first, until one is its duplicate."""
+    def _candidates(self, row: int) -> list[tuple[int, int, float]]:
+        """The kept rows equal or near by any key, as (number of the key, row, Jaccard), the nearest first."""
         found = []
         for number, index in enumerate(self.indexes):
-            for other_text, similarity in index.near.get(index.of_row[row], {}).items():
-                if (other := self.kept_at[number].get(other_text)) is not None:
-                    found.append((-similarity, number, self.kept[other], other))
-        for negative, number, _, other in sorted(found):
-            pair = self._judge(self.indexes[number], row, other, -negative)
-            self.pairs.append(pair)
-            if pair.verdict == "duplicate":
-                return Removal(self.ids[row], "near_duplicate", pair.key, self.ids[other], pair.jaccard)
-        return None
+            text = index.of_row[row]
+            for other_text, similarity in ((text, 1.0), *index.near.get(text, {}).items()):
+                found += [(other_text != text, -similarity, number, self.kept[o], o) for o in self.kept_at[number].get(other_text, ())]
+        return [(number, other, -negative) for _, negative, number, _, other in sorted(found)]
 
-    def _judge(self, index: KeyIndex, row: int, other: int, similarity: float) -> Pair:
+    def _judge(self, number: int, row: int, other: int, similarity: float) -> Pair:
+        """Judge by one key; a duplicate there must not state another fact in what any other key compares."""
+        pair = self._judge_by(number, row, other, similarity)
+        if pair.verdict != "duplicate":
+            return pair
+        for second, index in enumerate(self.indexes):
+            nearness = index.near.get(index.of_row[row], {}).get(index.of_row[other])
+            if second != number and nearness is not None:
+                objection = self._judge_by(second, row, other, nearness)
+                # Another word in the question alone is a slip when question, reasoning and answer agree as a whole.
+                if objection.verdict == "conflict" and objection.detail != WORDING:
+                    return objection
+        return pair
+
+    def _judge_by(self, number: int, row: int, other: int, similarity: float) -> Pair:
         """Judge in the order of the texts, so that neither ids nor ranks touch the alignment; report in the order of the ids."""
-        one, two = sorted((row, other), key=lambda r: index.of_row[r])
+        index = self.indexes[number]
+        one, two = sorted((row, other), key=lambda r: (index.of_row[r], self.ids[r]))
         alignment, verdict, difference = index.judge(index.of_row[one], index.of_row[two])
         places, a, b = difference.places, self.ids[one], self.ids[two]
         if a > b:

@@ -77,7 +77,8 @@ def parse_section(section: str, values: object, cls: type[P], place: str = str(P
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is also a missing one; the misspelling is what helps.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in (section, *first["loc"]))
         raise DataError(f"{place}: {key}", _cause(first["type"], first["msg"]), _remedy(cls, first), got=first["input"]) from None
 

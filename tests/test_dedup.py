@@ -139,9 +139,9 @@ def test_an_input_without_pairs_passes_through(in_tmp: Path, count: int) -> None
 @pytest.mark.parametrize(
     ("line", "wrong", "message"),
     [
-        ("threshold: 0.85", "threshold: 1.5", "params.yaml: dedup.row.threshold: input should be less than or equal to 1, got 1.5; "),
+        ("threshold: 0.8", "threshold: 1.5", "params.yaml: dedup.row.threshold: input should be less than or equal to 1, got 1.5; "),
         ("shingle_size: 5", "shingle_size: 0", "params.yaml: dedup.row.shingle_size: input should be greater than or equal to 1, got 0; "),
-        ("shingle_size: 5", "shingle_sise: 5", "params.yaml: dedup.row.shingle_size: field required"),
+        ("shingle_size: 5", "shingle_sise: 5", "params.yaml: dedup.row.shingle_sise: unknown key, got 5; did you mean `shingle_size`?"),
     ],
 )
 def test_a_wrong_param_is_one_line_and_exit_code_2(

@@ -247,3 +247,52 @@ def test_the_real_questions_hold_289_copies_and_conflicts_but_no_merge_of_other_
 def test_ranks_are_plain_tuples() -> None:
     order: list[Rank] = sorted([rank(["b"], "2"), rank(["b"], "1"), rank(["完。"], "0")])
     assert [row_id for *_, row_id in order] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("口服5mg，每日一次。", "口服50mg，每日一次。"), ("可以使用该药。", "不可以使用该药。"), ("Give 5 mg daily.", "Give 50 mg daily.")],
+)
+def test_the_same_question_with_another_dose_or_a_negation_in_the_answer_is_a_conflict(one: str, other: str) -> None:
+    """Equal questions alone would merge them, and one of two contradicting doses would be gone without a word."""
+    question, reasoning = "某药的首选剂量是多少？", chinese(20)
+    rows = [f"{question}\n{reasoning}\n{answer}" for answer in (one, other)]
+    keys = {"row": (rows, ROW), "question": ([question, question], QUESTION)}
+    result = deduplicate(["a", "b"], keys, [rank([r], i) for r, i in zip(rows, "ab", strict=True)], 1)
+    assert result.kept == ["a", "b"]
+    assert [(pair.key, pair.verdict) for pair in result.conflicts] == [("row", "conflict")]
+
+
+def test_kept_rows_with_one_question_are_all_compared_with_later_copies() -> None:
+    question, reasoning = "某药的首选剂量是多少？", chinese(21)
+    rows = [f"{question}\n{reasoning}\n口服{dose}mg。" for dose in (5, 50, 500)]
+    rows += [changed(rows[0], 3, 1), changed(rows[1], 3, 2)]
+    ids = ["a", "b", "c", "d", "e"]
+    keys = {"row": (rows, ROW), "question": ([question] * 5, QUESTION)}
+    result = deduplicate(ids, keys, [(False, 0, "", i) for i in ids], 1)
+    assert result.kept == ["a", "b", "c"]
+    assert {r.id: r.related_id for r in result.removals} == {"d": "a", "e": "b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "slip"),
+    [
+        ("一名六十岁男性患者因反复咳嗽咳痰伴活动后气促多年入院，近日受凉后症状加重并出现发热，应首先完善哪项检查？", ("咳痰", "喀痰")),
+        (
+            "A retired teacher reports progressive breathlessness on exertion with a productive cough over several winters, and now fever and "
+            "purulent sputum after catching a cold at home last week; which investigation should be arranged first?",
+            ("progressive", "progresive"),
+        ),
+    ],
+    ids=["zh", "en"],
+)
+def test_a_slip_of_one_character_in_a_long_question_is_a_near_duplicate(text: str, slip: tuple[str, str]) -> None:
+    result = run([text, text.replace(*slip)], QUESTION)
+    assert [r.rule for r in result.removals] == ["near_duplicate"]
+
+
+def test_another_question_about_the_same_case_is_not_a_slip() -> None:
+    case = "一名六十岁男性患者因反复咳嗽咳痰伴活动后气促多年入院，近日受凉后症状加重并出现发热"
+    result = run([f"{case}，最可能的诊断是什么？", f"{case}，首选的治疗是什么？"], QUESTION)
+    assert len(result.kept) == 2
+    assert [pair.detail for pair in result.conflicts] == ["wording"]

@@ -94,3 +94,14 @@ def test_a_missing_section_file_or_syntax_error_is_one_line(tmp_path: Path) -> N
 def test_params_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Example().rate = 2.0  # type: ignore[misc]
+
+
+class Required(Params):
+    size: int
+
+
+def test_a_misspelt_key_that_is_required_is_named_as_misspelt(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("r:\n  sise: 3\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"r\.sise: unknown key, got 3; did you mean `size`\?"):
+        load_section("r", Required, path)
