@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from transformers import TrainerCallback
 from medcot.records import canonical, short_hash
 
 COMPLETE = "complete"  # written last into a checkpoint: one without it was cut short
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
 
 
 class MarkComplete(TrainerCallback):  # type: ignore[misc]
@@ -22,12 +25,18 @@ class MarkComplete(TrainerCallback):  # type: ignore[misc]
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """The newest complete checkpoint in a directory, or None."""
-    found = [path.parent for path in directory.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+    """The newest complete checkpoint in a directory, or None; checkpoints that were cut short are removed."""
+    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    complete = [path for path in found if (path / COMPLETE).is_file()]
+    for path in found:
+        if path not in complete:
+            shutil.rmtree(path)
+    return complete[-1] if complete else None
 
 
-def run_fingerprint(*, params: Any, files: Sequence[Path], code: Sequence[Path]) -> str:
-    """16 hex digits over params, data files and source files: a run resumes only where all of them are the same."""
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (*files, *code)}
-    return short_hash(canonical({"params": params, "files": hashes}))
+def run_fingerprint(*, params: Any, files: Mapping[str, Path], code: Mapping[str, Path]) -> str:
+    """16 hex digits over params, data files, source files and library versions: a run resumes only where all are the same."""
+    hashes = {
+        kind: {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in paths.items()} for kind, paths in (("f", files), ("c", code))
+    }
+    return short_hash(canonical({"params": params, "hashes": hashes, "libraries": {name: version(name) for name in LIBRARIES}}))

@@ -6,23 +6,31 @@ from `model.quantization`, and is part of what evaluation compares, so that no a
 
 from __future__ import annotations
 
-import hashlib
-import json
+import importlib.util
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medcot.libraries import quiet_libraries  # before transformers
+
+# isort: split
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from medcot.errors import DataError, MachineError
+from medcot.weights import BaseRecord as BaseRecord
+from medcot.weights import describe_model_dir as describe_model_dir
+from medcot.weights import file_sha256 as file_sha256
+from medcot.weights import read_base_record as read_base_record
 
 MAX_CPU_PARAMETERS = 500_000_000
 ALLOW_CPU = "MEDCOT_ALLOW_LARGE_ON_CPU"
-RECORD_FILE = "base.json"
 ADAPTER_CONFIG = "adapter_config.json"
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 log = logging.getLogger("medcot")
 
 
@@ -56,117 +64,9 @@ def why_no_gpu() -> str:
         return f"no GPU is used: torch {torch.__version__} is a CPU build"
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return "no GPU is used: CUDA_VISIBLE_DEVICES hides them all"
-    if not Path("/proc/driver/nvidia").exists():
+    if not NVIDIA_DRIVER.exists():
         return "no GPU is used: this machine has no NVIDIA driver"
     return f"no GPU is used: torch {torch.__version__} finds none (is the driver older than CUDA {torch.version.cuda}?)"
-
-
-@dataclass(frozen=True, slots=True)
-class BaseRecord:
-    """What stage base wrote down about the base model, in `base.json`.
-
-    source          demo | local
-    path            the weights' directory; "." = beside the record
-    num_parameters  counted from the safetensors headers
-    files           sha256 by file name, for every file of the model
-    """
-
-    source: str
-    path: str
-    num_parameters: int
-    files: dict[str, str]
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits over all file hashes: two bases are the same model when these are equal."""
-        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()[:16]
-
-    def write(self, directory: Path) -> None:
-        text = json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
-        (directory / RECORD_FILE).write_text(text, encoding="utf-8")
-
-
-def read_base_record(model_dir: Path) -> tuple[BaseRecord, Path]:
-    """Read the record and find the weights it names.
-
-    Raises DataError when the record is missing, MachineError when the weights are not on this machine or changed since stage base.
-    """
-    path = model_dir / RECORD_FILE
-    if not path.is_file():
-        raise DataError(str(path), "the base model is missing", "run `dvc repro base`")
-    record = BaseRecord(**json.loads(path.read_text(encoding="utf-8")))
-    weights = model_dir if record.path == "." else Path(record.path)
-    for name in record.files:
-        if not (weights / name).is_file():
-            raise MachineError(str(weights / name), "a file of the base model is missing", "put it back, or `dvc repro -f base`")
-    return record, weights
-
-
-def describe_model_dir(source: str, weights: Path, *, path: str) -> BaseRecord:
-    """Hash the files of a model directory in hub layout and count its parameters.
-
-    Raises DataError when config.json or safetensors weights are missing, or the only weights are pickles.
-    """
-    config = weights / "config.json"
-    if not config.is_file():
-        raise DataError(str(config), "not a model directory: config.json is missing", "copy the whole repository of the model")
-    check_no_remote_code(config)
-    tensors = sorted(weights.glob("*.safetensors"))
-    if not tensors:
-        pickles = sorted(p.name for p in (*weights.glob("*.bin"), *weights.glob("*.pt"), *weights.glob("*.pth")))
-        raise DataError(
-            str(weights), "no *.safetensors weights", "only safetensors are read, since a pickle can run code: convert them", got=pickles
-        )
-    check_shards(weights, {p.name for p in tensors})
-    files = [config, *tensors, *weights.glob("*.index.json"), *weights.glob("generation_config.json")]
-    return BaseRecord(source, path, count_parameters(tensors), {p.name: file_sha256(p) for p in sorted(set(files))})
-
-
-def check_no_remote_code(config: Path) -> None:
-    """Refuse a configuration whose model class lives in code of its own (`auto_map`)."""
-    content = json.loads(config.read_text(encoding="utf-8"))
-    if "auto_map" in content:
-        raise DataError(str(config), "the model wants to run its own code", "use a model whose class transformers has", got="auto_map")
-
-
-def check_shards(weights: Path, present: set[str]) -> None:
-    """Refuse a model whose index names weight files that are not there."""
-    for index in sorted(weights.glob("*.safetensors.index.json")):
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if missing := sorted(named - present):
-            raise DataError(str(index), f"{len(missing)} of {len(named)} weight files are missing", "copy them too", got=missing[0])
-
-
-def count_parameters(tensors: list[Path]) -> int:
-    """Count parameters from the safetensors headers, without reading a weight."""
-    total = 0
-    for path in tensors:
-        header = _read_header(path)
-        total += sum(_numel(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    return total
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    # Layout: 8 bytes little-endian header size, then the header as JSON (safetensors format description).
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
-            raise DataError(str(path), "not a safetensors file, or a pointer to one", "fetch the real file (git lfs pull)")
-        content: dict[str, Any] = json.loads(file.read(size))
-    return content
-
-
-def _numel(shape: list[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_size(record: BaseRecord, hardware: Hardware) -> None:
@@ -182,6 +82,7 @@ def load_base(model_dir: Path, quantization: str, hardware: Hardware) -> PreTrai
     """Load the base model for the chosen hardware, in NF4 with double quantisation or dense, in evaluation mode.
 
     quantization  "nf4" (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314) or "none"
+    Raises DataError or MachineError as read_base_record does, and when the weights do not fill the model.
     """
     record, weights = read_base_record(model_dir)
     check_size(record, hardware)
@@ -190,16 +91,9 @@ def load_base(model_dir: Path, quantization: str, hardware: Hardware) -> PreTrai
 
 def load_weights(weights: Path, quantization: str, hardware: Hardware) -> PreTrainedModel:
     """Load a model directory in hub layout; see load_base."""
-    config = AutoConfig.from_pretrained(weights, local_files_only=True, trust_remote_code=False)
-    options: dict[str, Any] = {}
-    if quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=hardware.torch_dtype,
-        )
-    model = AutoModelForCausalLM.from_pretrained(
+    quiet_libraries()
+    config = read_architecture(weights)
+    model, report = AutoModelForCausalLM.from_pretrained(
         weights,
         config=config,
         dtype=hardware.torch_dtype,
@@ -208,10 +102,48 @@ def load_weights(weights: Path, quantization: str, hardware: Hardware) -> PreTra
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
-        **options,
+        output_loading_info=True,
+        quantization_config=nf4_config(hardware) if quantization == "nf4" else None,
     )
+    # transformers fills a missing tensor with random numbers and only warns.
+    if lost := sorted(report["missing_keys"]):
+        cause, remedy = f"{len(lost)} tensors of the model are not in its weights", "copy the whole repository of the model"
+        raise DataError(str(weights), cause, remedy, got=lost[0])
+    avoid_packed_weights(model)
     log.info("model: %s, %s, %s, %s (%s)", weights, quantization, hardware.dtype, hardware.attention, hardware.reason)
     return model.eval()
+
+
+def nf4_config(hardware: Hardware) -> BitsAndBytesConfig:
+    """NF4 with double quantisation of the scales, computing in the hardware's dtype."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MachineError("model", "bitsandbytes is not installed", "install it, or set model.quantization: none")
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=hardware.torch_dtype
+    )
+
+
+def avoid_packed_weights(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for bfloat16 kernels on CPUs that have them.
+
+    It does so at the first evaluation. From then on every layer computes in bfloat16, whatever dtype was asked for, and gives no
+    gradient to its input: training goes on, and the adapters below the top layer learn from a broken signal (0.50.2, tried).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def read_architecture(weights: Path) -> Any:
+    """Read the configuration as transformers does, and refuse what is no causal language model that it knows."""
+    try:
+        config = AutoConfig.from_pretrained(weights, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        cause = f"transformers {transformers.__version__} cannot read the configuration"
+        raise DataError(str(weights / "config.json"), cause, "use a model that it knows", got=str(error)) from None
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise DataError(str(weights / "config.json"), "not a causal language model", "use one that is", got=config.model_type)
+    return config
 
 
 def load_tuned(model_dir: Path, adapter_dir: Path, quantization: str, hardware: Hardware) -> Any:
@@ -225,5 +157,6 @@ def load_tuned(model_dir: Path, adapter_dir: Path, quantization: str, hardware: 
         base = load_base(model_dir, quantization, hardware)
         return PeftModel.from_pretrained(base, adapter_dir, is_trainable=False).eval()
     if (adapter_dir / "config.json").is_file():
+        check_size(read_base_record(model_dir)[0], hardware)
         return load_weights(adapter_dir, quantization, hardware)
     raise DataError(str(adapter_dir), "neither a peft adapter nor a model", "run `dvc repro train`")

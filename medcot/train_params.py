@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from medcot.params import Params
 
+POLYNOMIAL_END = 1e-7  # where transformers' polynomial schedule ends
+
 
 class TrainParams(Params):
     """Section `train` of params.yaml. One optimiser step is batch × accumulation ROWS, however they are executed."""
@@ -37,7 +39,7 @@ class TrainParams(Params):
     learning_rate: float = Field(2e-4, ge=0, le=1)
     """Peak learning rate of the optimiser."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = "cosine"
-    """Course of the learning rate after warm-up."""
+    """Course of the learning rate after warm-up; polynomial is linear down to 1e-7."""
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of all steps spent on warm-up; used when warmup_steps is 0."""
     warmup_steps: int = Field(0, ge=0)
@@ -85,6 +87,8 @@ class TrainParams(Params):
             raise ValueError("load_best_model_at_end needs save_steps to be 0 or a multiple of eval_steps")
         if self.early_stopping_steps and not self.load_best_model_at_end:
             raise ValueError("early_stopping_steps needs load_best_model_at_end: true")
+        if self.lr_scheduler_type == "polynomial" and self.learning_rate <= POLYNOMIAL_END:
+            raise ValueError(f"lr_scheduler_type polynomial ends at {POLYNOMIAL_END}, so it needs a learning_rate above that")
         return self
 
     @property
@@ -103,13 +107,17 @@ class TrainParams(Params):
         return self.warmup_steps or -int(-self.warmup_ratio * num_steps // 1)
 
     def llamafactory_config(self) -> dict[str, object]:
-        """The same hyper-parameters as LLaMA-Factory's config spells them."""
-        same = self.model_dump(exclude={"adapter", "gradient_checkpointing", "max_steps", "finetuning_type", "additional_target"})
+        """The same hyper-parameters as LLaMA-Factory's config spells them; what is switched off here is left out there."""
+        ours = {"adapter", "gradient_checkpointing", "max_steps", "finetuning_type"}
+        optional = {"additional_target", "neftune_noise_alpha", "early_stopping_steps", "eval_steps", "save_steps", "warmup_steps"}
+        values = self.model_dump(exclude=ours)
         return {
-            **same,
+            **{key: value for key, value in values.items() if value or key not in optional},
+            "lora_alpha": int(self.lora_alpha) if self.lora_alpha == int(self.lora_alpha) else self.lora_alpha,
             "finetuning_type": "full" if self.finetuning_type == "full" else "lora",
-            **({"additional_target": self.additional_target} if self.additional_target else {}),
             "max_steps": self.max_steps or -1,
+            "eval_strategy": "steps" if self.eval_steps else "no",
+            "save_strategy": "steps" if self.save_steps or self.load_best_model_at_end else "no",
             "disable_gradient_checkpointing": not self.gradient_checkpointing,
             "logging_steps": 1,
             "packing": False,

@@ -6,217 +6,96 @@ The rows arrive tokenised and labelled (medcot/template.py), so the trainer prep
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-from torch.nn.utils.rnn import pad_sequence
-from transformers import EarlyStoppingCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from transformers import EarlyStoppingCallback
+from trl import SFTConfig
 
 from medcot.checkpoints import MarkComplete, newest_checkpoint
-from medcot.errors import DataError, MachineError, TrainingError
+from medcot.errors import DataError, MachineError
+from medcot.llamafactory import Row
 from medcot.model import Hardware
-from medcot.template import MASK
+from medcot.outcome import Outcome
+from medcot.preflight import check_rows, find_batch_that_fits, is_out_of_memory
+from medcot.progress import Progress
+from medcot.template import Template, encode
+from medcot.tokenizer import ChatTokenizer
 from medcot.train_params import TrainParams
+from medcot.trainer import Collator, CotTrainer, TrainRow, to_dataset, trainable
 
 log = logging.getLogger("medcot")
 
 
-@dataclass(frozen=True, slots=True)
-class TrainRow:
-    """A tokenised row: ids, labels (MASK over the prompt) and the record's id, for messages."""
-
-    id: str
-    input_ids: list[int]
-    labels: list[int]
+def encode_rows(rows: Sequence[Row], tok: ChatTokenizer, template: Template, system: str) -> list[TrainRow]:
+    """Tokenise and label rows exactly as convert audited them."""
+    encoded = ((row.id, encode(tok, template, row.question, row.reasoning, row.answer, system)) for row in rows)
+    return [TrainRow(row_id, item.input_ids, item.labels) for row_id, item in encoded]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a training run leaves besides the weights.
+# Params that transformers knows by the same name.
+PASSED_ON = {
+    *("learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+    *("optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "gradient_checkpointing"),
+    *("label_smoothing_factor", "load_best_model_at_end", "seed"),
+}
 
-    log         one dict a logged step, as transformers writes them: step, loss, learning_rate, grad_norm, or step, eval_loss
-    steps       optimiser steps done
-    eval_loss   mean NLL per supervised token on val of the model that is kept, or None without val rows
-    moved_rate  share of trainable elements whose value changed, in [0, 1]
-    num_trainable
+
+def trainer_config(params: TrainParams, hardware: Hardware, num_rows: int, num_eval: int, scratch: Path) -> SFTConfig:
+    """Translate the params into TRL's configuration.
+
+    Raises DataError when the best model is to be kept and there are no val rows to tell it by.
     """
-
-    log: list[dict[str, float]]
-    steps: int
-    eval_loss: float | None
-    moved_rate: float
-    num_trainable: int
-
-
-def to_dataset(rows: Sequence[TrainRow]) -> Dataset:
-    """Rows as the trainer takes them; `row` is the position by which a message finds the record."""
-    columns = {"input_ids": [r.input_ids for r in rows], "labels": [r.labels for r in rows], "row": list(range(len(rows)))}
-    return Dataset.from_dict(columns)
-
-
-class Collator:
-    """Pad rows on the right to the longest of the batch; labels of padding are MASK."""
-
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids = [torch.tensor(row["input_ids"]) for row in rows]
-        labels = [torch.tensor(row["labels"]) for row in rows]
-        lengths = torch.tensor([len(row) for row in ids])
-        padded = pad_sequence(ids, batch_first=True, padding_value=self.pad_id)
-        return {
-            "input_ids": padded,
-            "attention_mask": (torch.arange(padded.shape[1]) < lengths[:, None]).long(),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=MASK),
-            "row": torch.tensor([row["row"] for row in rows]),
-        }
-
-
-class CotTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer that keeps fp32 masters and stops at the first loss or gradient that is not finite."""
-
-    def __init__(self, model: Any, *, rows: Sequence[TrainRow], **options: Any) -> None:
-        # TRL casts the adapter of a quantised model to bfloat16; at a learning rate of 5e-6 most updates then round to
-        # nothing. The fp32 tensors are kept aside and put back before the optimiser is made.
-        masters = {name: p.data.clone() for name, p in model.named_parameters() if p.requires_grad}
-        super().__init__(model=model, train_dataset=to_dataset(rows), **options)
-        for name, p in self.model.named_parameters():
-            if p.requires_grad:
-                p.data = masters[name].float().to(p.device)
-        self.record_ids = [row.id for row in rows]
-        self.start = {name: p.detach().cpu().clone() for name, p in self.model.named_parameters() if p.requires_grad}
-
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        positions = inputs.pop("row").tolist()
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch=num_items_in_batch)
-        if not torch.isfinite(loss):
-            self._stop("the loss", loss.item(), positions)
-        return loss
-
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        inputs.pop("row", None)
-        return super().prediction_step(model, inputs, *args, **kwargs)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs, start_time)
-        norm = logs.get("grad_norm")
-        if norm is not None and not torch.isfinite(torch.tensor(norm)):
-            self._stop("the gradient norm", norm, [])
-
-    def _stop(self, what: str, value: float, positions: list[int]) -> None:
-        ids = ", ".join(self.record_ids[p] for p in positions)
-        place = f"train: step {self.state.global_step + 1}" + (f", records {ids}" if ids else "")
-        raise TrainingError(place, f"{what} is not finite", "lower train.learning_rate or look at these records", got=value)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write no generated card: the stage writes down what it did itself."""
-
-    def moved_rate(self) -> float:
-        """Share of the trainable elements that differ from where they started."""
-        pairs = [(self.start[n], p.detach().cpu()) for n, p in self.model.named_parameters() if p.requires_grad]
-        moved, total = sum(int((a != b).sum()) for a, b in pairs), sum(int(a.numel()) for a, _ in pairs)
-        return moved / total
-
-
-def trainer_config(params: TrainParams, hardware: Hardware, num_rows: int, num_eval: int, scratch: Path, *, bar: bool) -> SFTConfig:
-    """Translate the params into TRL's configuration."""
+    if params.load_best_model_at_end and not num_eval:
+        place = "params.yaml: train.load_best_model_at_end"
+        raise DataError(place, "there are no val rows to choose by", "raise convert.val_ratio, or set it to false")
     steps = params.num_steps(num_rows)
     save_steps = params.save_steps or (params.eval_steps if params.load_best_model_at_end else 0)
-    return SFTConfig(
+    config = SFTConfig(
         output_dir=str(scratch),
         max_steps=steps,
         warmup_steps=params.num_warmup_steps(steps),
-        learning_rate=params.learning_rate,
-        lr_scheduler_type=params.lr_scheduler_type,
-        per_device_train_batch_size=params.per_device_train_batch_size,
-        per_device_eval_batch_size=params.per_device_eval_batch_size,
-        gradient_accumulation_steps=params.gradient_accumulation_steps,
-        optim=params.optim,
-        weight_decay=params.weight_decay,
-        adam_beta1=params.adam_beta1,
-        adam_beta2=params.adam_beta2,
-        adam_epsilon=params.adam_epsilon,
-        max_grad_norm=params.max_grad_norm,
-        gradient_checkpointing=params.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if params.gradient_checkpointing else None,
         neftune_noise_alpha=params.neftune_noise_alpha or None,
-        label_smoothing_factor=params.label_smoothing_factor,
         eval_strategy="steps" if params.eval_steps and num_eval else "no",
         eval_steps=params.eval_steps or None,
         save_strategy="steps" if save_steps else "no",
         save_steps=save_steps or 1,
         save_total_limit=2,
-        load_best_model_at_end=params.load_best_model_at_end,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         bf16=hardware.dtype == "bfloat16",
         fp16=hardware.dtype == "float16",
         use_cpu=hardware.device == "cpu",
-        seed=params.seed,
         data_seed=params.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,  # the default shows the last finite loss in place of a NaN
-        disable_tqdm=not bar,
+        disable_tqdm=True,
         report_to="none",
         max_length=None,  # TRL would cut rows to 1024 tokens
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         dataloader_pin_memory=hardware.device == "cuda",
+        **params.model_dump(include=PASSED_ON),
     )
+    if config.n_gpu > 1:
+        config._n_gpu = 1  # the rows of a step are counted for one process: DataParallel would multiply them
+    return config
 
 
-def check_rows(rows: Sequence[TrainRow], model: Any) -> None:
-    """Refuse a run that could learn nothing: no rows, all labels masked, no trainable parameter."""
-    if not rows:
-        raise DataError("data/llamafactory/train.json", "no training rows", "look at metrics/convert.json for where they went")
-    empty = [row.id for row in rows if all(label == MASK for label in row.labels)]
-    if empty:
-        raise DataError("train", f"{len(empty)} rows have every label masked", "run stage convert again", got=empty[0])
-    if not any(p.requires_grad for p in model.parameters()):
-        raise DataError("params.yaml: train", "no parameter would be trained", "see lora_target")
-
-
-def preflight(trainer: CotTrainer, rows: Sequence[TrainRow], params: TrainParams) -> None:
-    """Run the longest batch once, forward and backward, before the first step.
-
-    Raises MachineError on an out-of-memory, naming the largest batch size that fits with the same rows per step.
-    """
-    longest = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    size = params.per_device_train_batch_size
-    if _fits(trainer, longest[:size]):
-        return
-    tokens = len(rows[longest[0]].input_ids)
-    while size > 1:
-        size //= 2
-        if _fits(trainer, longest[:size]):
-            steps = -(-params.rows_per_step // size)
-            remedy = f"set train.per_device_train_batch_size={size} and train.gradient_accumulation_steps={steps}"
-            raise MachineError("train", f"out of memory on the longest batch (rows of {tokens} tokens)", remedy)
-    remedy = "set train.gradient_checkpointing=true, or lower model.cutoff_len"
-    raise MachineError("train", f"out of memory on a single row of {tokens} tokens", remedy)
-
-
-def _fits(trainer: CotTrainer, positions: Sequence[int]) -> bool:
-    batch = trainer.data_collator([trainer.train_dataset[i] for i in positions])
-    batch.pop("row")
+@contextmanager
+def _out_of_memory(trainer: CotTrainer) -> Iterator[None]:
+    """Give an out-of-memory in the middle of training its line."""
     try:
-        with trainer.compute_loss_context_manager():
-            trainer.compute_loss(trainer.model.train(), trainer._prepare_inputs(batch)).backward()
-    except torch.OutOfMemoryError:
-        return False
-    finally:
-        trainer.model.zero_grad(set_to_none=True)
-        trainer._metrics["train"].clear()
-        trainer._total_train_tokens = 0
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    return True
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = "halve train.per_device_train_batch_size and double train.gradient_accumulation_steps, or lower per_device_eval_batch_size"
+        raise MachineError(f"train: step {trainer.state.global_step + 1}", "out of memory", remedy) from None
 
 
 def run(
@@ -226,10 +105,8 @@ def run(
 
     Raises TrainingError at a loss or gradient that is not finite, MachineError when the longest batch does not fit.
     """
-    check_rows(rows, model)
-    callbacks: list[TrainerCallback] = [MarkComplete()]
-    if params.early_stopping_steps:
-        callbacks.append(EarlyStoppingCallback(params.early_stopping_steps))
+    check_rows([*rows, *eval_rows] if rows else rows, model)
+    stopping = [EarlyStoppingCallback(params.early_stopping_steps)] if params.early_stopping_steps else []
     trainer = CotTrainer(
         model,
         rows=rows,
@@ -237,13 +114,29 @@ def run(
         eval_dataset=to_dataset(eval_rows) if eval_rows else None,
         data_collator=Collator(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id),
         processing_class=tokenizer,
-        callbacks=callbacks,
+        callbacks=[MarkComplete(), Progress(), *stopping],
     )
-    preflight(trainer, rows, params)
+    longest = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
+    lengths = [len(rows[i].input_ids) for i in longest]
+    size, per_step = params.per_device_train_batch_size, params.rows_per_step
+    find_batch_that_fits(lengths, size, per_step, lambda positions: trainer.attempt([longest[p] for p in positions]))
     checkpoint = newest_checkpoint(Path(config.output_dir))
     if checkpoint:
         log.info("train: resuming from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    eval_loss = trainer.evaluate()["eval_loss"] if eval_rows else None
-    num_trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    return Outcome(list(trainer.state.log_history), trainer.state.global_step, eval_loss, trainer.moved_rate(), num_trainable)
+    with _out_of_memory(trainer):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        history, eval_loss = final_loss(trainer) if eval_rows else (list(trainer.state.log_history), None)
+    num_trainable = sum(p.numel() for _, p in trainable(trainer.model))
+    return Outcome(history, trainer.state.global_step, eval_loss, trainer.moved_rate(), num_trainable)
+
+
+def final_loss(trainer: CotTrainer) -> tuple[list[dict[str, float]], float]:
+    """The logged steps, completed by the last one's val loss, and the val loss of the model that is kept."""
+    history, step = list(trainer.state.log_history), trainer.state.global_step
+    last = [entry["eval_loss"] for entry in history if "eval_loss" in entry and entry["step"] == step]
+    if trainer.args.load_best_model_at_end:
+        return history, trainer.mean_nll()
+    if last:
+        return history, last[-1]
+    loss = trainer.mean_nll()
+    return [*history, {"step": step, "eval_loss": loss}], loss

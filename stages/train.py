@@ -10,7 +10,6 @@ Run     dvc repro train     or     python -m stages.train
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import logging
 import shutil
@@ -21,18 +20,20 @@ from typing import Any
 
 import yaml
 
-from medcot.adapters import Identity, add_adapter, import_adapter, save_tuned
+from medcot.adapters import Identity, add_adapter, find_adapter, import_adapter, save_tuned
 from medcot.checkpoints import run_fingerprint
 from medcot.errors import DataError
-from medcot.llamafactory import Row, read_rows
+from medcot.llamafactory import read_rows
 from medcot.model import Hardware, choose_hardware, load_base, read_base_record
 from medcot.model_params import ModelParams
+from medcot.outcome import Outcome, summarise, write_logs
 from medcot.params import load_section
 from medcot.stage import atomic_dir, run_stage, scratch_dir, write_metrics
-from medcot.template import encode, get_template
+from medcot.template import check_template, get_template
 from medcot.tokenizer import ChatTokenizer, check_transformers_load, install_tokenizer, load_tokenizer
 from medcot.train_params import TrainParams
-from medcot.training import Outcome, TrainRow, run, trainer_config
+from medcot.trainer import TrainRow
+from medcot.training import encode_rows, run, trainer_config
 
 DATA = Path("data/llamafactory")
 TOKENIZER = Path("models/base/tokenizer")
@@ -43,19 +44,13 @@ METRICS = Path("metrics/train.json")
 log = logging.getLogger("medcot")
 
 
-def encode_rows(rows: Sequence[Row], tok: ChatTokenizer, model: ModelParams) -> list[TrainRow]:
-    """Tokenise and label rows exactly as convert audited them."""
-    template = get_template(model.template)
-    encoded = ((row.id, encode(tok, template, row.question, row.reasoning, row.answer, model.system)) for row in rows)
-    return [TrainRow(row_id, item.input_ids, item.labels) for row_id, item in encoded]
-
-
-def load_model(params: TrainParams, model: ModelParams, hardware: Hardware, identity: Identity) -> Any:
+def load_model(params: TrainParams, model: ModelParams, hardware: Hardware, identity: Identity, tok: ChatTokenizer) -> Any:
     """Load what will be trained: the frozen base under a fresh or imported adapter, or the base with every weight free."""
     base_name = read_base_record(MODEL)[1].as_posix()
     if params.adapter:
+        directory = find_adapter(params.adapter, IMPORT)
         base = load_base(MODEL, model.quantization, hardware)
-        return import_adapter(base, find_adapter(params.adapter), identity, base_name)
+        return import_adapter(base, directory, identity, base_name, tok, get_template(model.template))
     if params.finetuning_type == "full":
         if model.quantization != "none":
             cause = "a full fine-tune needs weights that are not quantised"
@@ -66,77 +61,50 @@ def load_model(params: TrainParams, model: ModelParams, hardware: Hardware, iden
     return add_adapter(load_base(MODEL, model.quantization, hardware), params, base_name)
 
 
-def find_adapter(name: str) -> Path:
-    """Find train.adapter under models/import_adapter/, or where the path says, with a warning that DVC cannot see it change."""
-    inside, outside = IMPORT / name, Path(name).expanduser()
-    if inside.is_dir():
-        return inside
-    if not outside.is_dir():
-        raise DataError("params.yaml: train.adapter", "no such directory", f"put the adapter under {IMPORT}/", got=name)
-    log.warning("train: %s is outside %s, where DVC would see it change", outside, IMPORT)
-    return outside
+def checkpoint_dir(params: TrainParams, model: ModelParams, hardware: Hardware, identity: Identity) -> Path:
+    """Where this very run, and no other, keeps its checkpoints."""
+    shape = {"train": params.model_dump(), "model": model.model_dump(), "on": dataclasses.asdict(identity)}
+    files = {path.name: path for path in (DATA / "train.json", DATA / "val.json")}
+    code = {name: Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith("medcot.")}
+    machine = {"device": hardware.device, "dtype": hardware.dtype}
+    return scratch_dir() / "checkpoints" / run_fingerprint(params=shape | machine, files=files, code={**code, "train": Path(__file__)})
 
 
-def train_here(model: Any, tokenizer: Any, rows: Sequence[TrainRow], val: Sequence[TrainRow], config: dict[str, Any]) -> Outcome:
-    """Train with checkpoints under the run's fingerprint, and drop them once the run is complete."""
-    params, hardware = config["train"], config["hardware"]
-    code = [Path(str(m.__file__)) for name, m in sorted(sys.modules.items()) if name.startswith("medcot.")]
-    files = [DATA / "train.json", DATA / "val.json", TOKENIZER / "tokenizer.json", MODEL / "base.json"]
-    shape = {"train": params.model_dump(), "model": config["model"].model_dump(), "dtype": hardware.dtype}
-    scratch = scratch_dir() / "checkpoints" / run_fingerprint(params=shape, files=files, code=[Path(__file__), *code])
-    trainer = trainer_config(params, hardware, len(rows), len(val), scratch, bar=sys.stderr.isatty())
-    outcome = run(model, tokenizer, rows, val, params, trainer)
-    shutil.rmtree(scratch, ignore_errors=True)
-    return outcome
+def write_settings(path: Path, params: TrainParams) -> None:
+    """Write the whole LLaMA-Factory configuration of this run: what the data decides, then what the params say."""
+    data_half = yaml.safe_load((DATA / "train.yaml").read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**data_half, **params.llamafactory_config()}, sort_keys=True), encoding="utf-8")
 
 
-def summarise(outcome: Outcome, rows: Sequence[TrainRow], params: TrainParams) -> dict[str, Any]:
-    """Metrics of a run; losses are mean NLL per supervised token."""
-    losses = [entry["loss"] for entry in outcome.log if "loss" in entry]
-    tail = losses[-max(1, len(losses) // 10) :]
-    metrics: dict[str, Any] = {
-        "num_rows": len(rows),
-        "num_supervised_tokens": sum(label >= 0 for row in rows for label in row.labels),
-        "num_steps": outcome.steps,
-        "rows_per_step": params.rows_per_step,
-        "num_trainable_parameters": outcome.num_trainable,
-        "moved_rate": outcome.moved_rate,
-    }
-    if losses:
-        metrics |= {"train_loss": sum(losses) / len(losses), "final_train_loss": sum(tail) / len(tail)}
-    return metrics if outcome.eval_loss is None else {**metrics, "eval_loss": outcome.eval_loss}
-
-
-def write_log(path: Path, log_history: Sequence[dict[str, float]], columns: Sequence[str]) -> None:
-    """Write the logged steps that have the last of the columns, as CSV for `dvc plots`."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([entry.get(column, "") for column in columns] for entry in log_history if columns[-1] in entry)
+def describe(outcome: Outcome, rows: Sequence[TrainRow], params: TrainParams) -> dict[str, Any]:
+    """Metrics of the stage: what was trained on, and what came of it."""
+    num_tokens = sum(label >= 0 for row in rows for label in row.labels)
+    return {"num_rows": len(rows), "num_supervised_tokens": num_tokens, "rows_per_step": params.rows_per_step, **summarise(outcome)}
 
 
 def main() -> None:
     params, model_params = load_section("train", TrainParams), load_section("model", ModelParams)
     hardware, template = choose_hardware(), get_template(model_params.template)
-    record, _ = read_base_record(MODEL)
-    tok = load_tokenizer(TOKENIZER)
-    tokenizer = check_transformers_load(TOKENIZER)
-    identity = Identity(record.fingerprint, template.fingerprint, tok.fingerprint)
-    rows = encode_rows(read_rows(DATA / "train.json", template), tok, model_params)
-    val = encode_rows(read_rows(DATA / "val.json", template), tok, model_params)
+    tok, tokenizer = load_tokenizer(TOKENIZER), check_transformers_load(TOKENIZER)
+    check_template(tok, template)
+    identity = Identity(read_base_record(MODEL)[0].fingerprint, template.fingerprint, tok.fingerprint)
+    rows, val = (encode_rows(read_rows(DATA / f"{s}.json", template), tok, template, model_params.system) for s in ("train", "val"))
+    scratch = checkpoint_dir(params, model_params, hardware, identity)
     with atomic_dir(ADAPTER) as out:
-        model = load_model(params, model_params, hardware, identity)
+        model = load_model(params, model_params, hardware, identity, tok)
         if params.adapter or params.finetuning_type == "none":
-            outcome = Outcome([], 0, None, 0.0, 0)
+            outcome = Outcome()
         else:
-            outcome = train_here(model, tokenizer, rows, val, {"train": params, "model": model_params, "hardware": hardware})
+            outcome = run(model, tokenizer, rows, val, params, trainer_config(params, hardware, len(rows), len(val), scratch))
         save_tuned(model, out, identity)
         install_tokenizer(TOKENIZER, out)
-        write_log(out / "train_log.csv", outcome.log, ("step", "loss", "learning_rate", "grad_norm"))
-        write_log(out / "eval_log.csv", outcome.log, ("step", "eval_loss"))
-        config = yaml.safe_dump(params.llamafactory_config(), sort_keys=True)
-        (out / "llamafactory.yaml").write_text((DATA / "train.yaml").read_text(encoding="utf-8") + config, encoding="utf-8")
-    write_metrics(METRICS, summarise(outcome, rows, params))
+        write_logs(out, outcome)
+        write_settings(out / "llamafactory.yaml", params)
+    metrics = describe(outcome, rows, params)
+    write_metrics(METRICS, metrics)
+    shutil.rmtree(scratch, ignore_errors=True)
+    if metrics["num_zero_gradients"]:
+        log.warning("train: %d steps had no gradient and taught nothing", metrics["num_zero_gradients"])
     log.info("train: %d rows, %d steps, val loss %s", len(rows), outcome.steps, outcome.eval_loss)
 
 
