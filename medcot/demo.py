@@ -7,11 +7,14 @@ fine-tune merely by learning the format, and every learning rate would seem to w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medcot.libraries import quiet_libraries  # before transformers
+
+# isort: split
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
@@ -26,6 +29,7 @@ VOCAB_SIZE = 4096
 PAD_TOKEN = "<|endoftext|>"
 SHAPE = {"hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 4, "num_attention_heads": 6, "num_key_value_heads": 3}
 MAX_POSITIONS = 4096
+POOL = 8  # batches whose rows are sorted by length together
 log = logging.getLogger("medcot")
 
 
@@ -91,6 +95,7 @@ def build_model(vocab_size: int, pad_id: int, eos_id: int, seed: int) -> Any:
         bos_token_id=None,
         **SHAPE,
     )
+    quiet_libraries()
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
@@ -100,19 +105,15 @@ def train_model(model: Any, rows: Sequence[Encoded], training: DemoTraining, pad
 
     Raises TrainingError when the loss is not finite.
     """
-    generator = torch.Generator().manual_seed(training.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=training.steps, pct_start=0.1)
-    order: list[int] = []
+    batches = iterate_batches([row.input_ids for row in rows], training.batch_size, training.seed)
     losses: list[float] = []
     model.train()
     for step in tqdm(range(training.steps), desc="base", unit="step", disable=None):
-        while len(order) < training.batch_size:
-            order += torch.randperm(len(rows), generator=generator).tolist()
-        batch, order = order[: training.batch_size], order[training.batch_size :]
-        loss = model(**collate([rows[i].input_ids for i in batch], pad_id)).loss
+        loss = model(**collate(next(batches), pad_id)).loss
         if not torch.isfinite(loss):
-            raise TrainingError(f"base: step {step}", "the loss is not finite", "lower base.learning_rate", got=loss.item())
+            raise TrainingError(f"base: step {step + 1}", "the loss is not finite", "lower base.learning_rate", got=loss.item())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -122,6 +123,17 @@ def train_model(model: Any, rows: Sequence[Encoded], training: DemoTraining, pad
     model.eval()
     tail = losses[-max(1, training.steps // 10) :]
     return sum(tail) / len(tail)
+
+
+def iterate_batches(ids: Sequence[list[int]], batch_size: int, seed: int) -> Iterator[list[list[int]]]:
+    """Yield batches without end, in an order that the seed gives; rows of like length share a batch, so that little is padding."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(ids), generator=generator).tolist()
+        pools = [sorted(order[i : i + POOL * batch_size], key=lambda row: len(ids[row])) for i in range(0, len(order), POOL * batch_size)]
+        batches = [pool[i : i + batch_size] for pool in pools for i in range(0, len(pool), batch_size)]
+        for i in torch.randperm(len(batches), generator=generator).tolist():
+            yield [ids[row] for row in batches[i]]
 
 
 def collate(ids: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:

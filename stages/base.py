@@ -18,12 +18,13 @@ from pydantic import Field
 
 from medcot.demo import PAD_TOKEN, DemoTraining, build_model, train_model, train_tokenizer, write_tokenizer
 from medcot.errors import DataError
-from medcot.model import BaseRecord, describe_model_dir
+from medcot.model import read_architecture
 from medcot.params import Params, load_section
 from medcot.records import read_jsonl
 from medcot.stage import atomic_dir, run_stage, write_metrics
 from medcot.template import encode, get_template, render_target
 from medcot.tokenizer import check_transformers_load, install_tokenizer, load_tokenizer
+from medcot.weights import BaseRecord, check_vocabulary, describe_model_dir
 
 DEMO_ROWS = Path("data/sample/base.jsonl")
 IMPORT = Path("models/import")
@@ -69,18 +70,25 @@ def make_demo(params: BaseParams, tokenizer_dir: Path, model_dir: Path) -> tuple
     return describe_model_dir("demo", model_dir, path="."), nll
 
 
+def find_model(path: str) -> Path:
+    """Find a model's directory under models/import/, or where the path says, with a warning that DVC cannot see it change."""
+    if not path:
+        raise DataError("params.yaml: base.path", "source local needs a directory", f"name one under {IMPORT}/")
+    outside = Path(path).expanduser()
+    weights = outside if outside.is_absolute() or not (IMPORT / path).is_dir() else IMPORT / path
+    if not weights.is_dir():
+        raise DataError("params.yaml: base.path", "no such directory", f"put the model under {IMPORT}/", got=path)
+    if not weights.resolve().is_relative_to(IMPORT.resolve()):
+        log.warning("base: %s is outside %s, where DVC would see it change", weights, IMPORT)
+    return weights
+
+
 def record_local(params: BaseParams, tokenizer_dir: Path) -> BaseRecord:
     """Check and record a local model directory; its weights stay where they are."""
-    if not params.path:
-        raise DataError("params.yaml: base.path", "source local needs a directory", f"name one under {IMPORT}/")
-    weights = IMPORT / params.path
-    if not weights.is_dir():
-        weights = Path(params.path).expanduser()
-        log.warning("base: %s is outside %s, where DVC would see it change", weights, IMPORT)
-    if not weights.is_dir():
-        raise DataError("params.yaml: base.path", "no such directory", f"put the model under {IMPORT}/", got=params.path)
-    record = describe_model_dir("local", weights, path=str(weights))
-    install_tokenizer(weights, tokenizer_dir)
+    weights = find_model(params.path)
+    record = describe_model_dir("local", weights, path=weights.as_posix())
+    read_architecture(weights)
+    check_vocabulary(weights, install_tokenizer(weights, tokenizer_dir))
     return record
 
 
