@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,8 +135,9 @@ def import_adapter(model: Any, directory: Path, identity: Identity, base_name: s
     check_identity(directory, identity)
     check_origin(directory, config, base_name, tok, template)
     try:
-        wrapped = PeftModel.from_pretrained(model, directory)
-        result = wrapped.load_adapter(directory, adapter_name="default")
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # what it warns of is refused below
+            wrapped = PeftModel.from_pretrained(model, directory)
+            result = wrapped.load_adapter(directory, adapter_name="default")
     except (RuntimeError, ValueError, SafetensorError) as error:
         detail = str(error).splitlines()[-1].strip()
         raise DataError(str(directory), "the adapter does not fit the base", ANOTHER_BASE, got=detail) from None

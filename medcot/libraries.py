@@ -22,4 +22,5 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.simplefilter("ignore", FutureWarning)
+    warnings.filterwarnings("ignore", message="Could not find a config file")  # peft, of a base that is not at its recorded place
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")  # there they run unpaged
