@@ -104,7 +104,7 @@ def test_nf4_is_double_quantised_and_near_the_dense_weights(base: Base) -> None:
         state = layer.weight.quant_state
         assert (state.quant_type, state.nested, layer.compute_dtype) == ("nf4", True, torch.float32)
         restored = bitsandbytes.functional.dequantize_4bit(layer.weight.data, state)
-        true = dense.get_submodule(name).weight
+        true = dense.get_submodule(name).weight.detach()
         assert 0.01 < float((restored - true).norm() / true.norm()) < 0.2
     assert not quantised.training
 

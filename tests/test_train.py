@@ -266,7 +266,7 @@ def test_two_runs_give_the_same_bytes_whatever_the_hash_seed(base: Base, in_tmp:
     write_train_workspace(in_tmp, base, max_steps=3, lora_dropout=0.1, additional_target="embed_tokens")
     assert run_train() == 0
     first = {path.name: path.read_bytes() for path in (in_tmp / "models/adapter").iterdir()}
-    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join((*sys.path, str(ROOT))), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-m", "stages.train"], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
