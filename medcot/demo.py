@@ -6,6 +6,7 @@ fine-tune merely by learning the format, and every learning rate would seem to w
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,19 +18,19 @@ from medcot.libraries import quiet_libraries  # before transformers
 # isort: split
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from medcot.errors import TrainingError
+from medcot.model import limit_threads
 from medcot.records import canonical
-from medcot.template import MASK, TEMPLATES, Encoded, Template
+from medcot.template import TEMPLATES, Encoded, Template
 
-VOCAB_SIZE = 4096
+VOCAB_SIZE = 1024
 PAD_TOKEN = "<|endoftext|>"
-SHAPE = {"hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 4, "num_attention_heads": 6, "num_key_value_heads": 3}
+SHAPE = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
 MAX_POSITIONS = 4096
-POOL = 8  # batches whose rows are sorted by length together
+BLOCK = 256  # tokens of a training sequence
 log = logging.getLogger("medcot")
 
 
@@ -72,7 +73,7 @@ def write_tokenizer(tokenizer: Tokenizer, directory: Path, template: Template) -
 class DemoTraining:
     """How the demo is trained.
 
-    steps, batch_size  optimiser steps, and rows in each
+    steps, batch_size  optimiser steps, and blocks of 256 tokens in each
     learning_rate      peak of a one-cycle schedule
     seed               of the weights and of the order of rows
     """
@@ -84,7 +85,7 @@ class DemoTraining:
 
 
 def build_model(vocab_size: int, pad_id: int, eos_id: int, seed: int) -> Any:
-    """Make the untrained model: Qwen3's architecture with tied embeddings, about 2.5 M parameters, float32."""
+    """Make the untrained model: Qwen3's architecture with tied embeddings, about .7 M parameters, float32."""
     config = Qwen3Config(
         vocab_size=vocab_size,
         head_dim=32,
@@ -100,18 +101,20 @@ def build_model(vocab_size: int, pad_id: int, eos_id: int, seed: int) -> Any:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def train_model(model: Any, rows: Sequence[Encoded], training: DemoTraining, pad_id: int) -> float:
+def train_model(model: Any, rows: Sequence[Encoded], training: DemoTraining) -> float:
     """Train on every token of the rows and return the mean NLL per token over the last tenth of the steps.
 
     Raises TrainingError when the loss is not finite.
     """
+    limit_threads(sum(p.numel() for p in model.parameters()))
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=training.steps, pct_start=0.1)
-    batches = iterate_batches([row.input_ids for row in rows], training.batch_size, training.seed)
+    blocks = iterate_blocks([row.input_ids for row in rows], training.seed)
     losses: list[float] = []
     model.train()
     for step in tqdm(range(training.steps), desc="base", unit="step", disable=None):
-        loss = model(**collate(next(batches), pad_id)).loss
+        batch = torch.tensor(list(itertools.islice(blocks, training.batch_size)))
+        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         if not torch.isfinite(loss):
             raise TrainingError(f"base: step {step + 1}", "the loss is not finite", "lower base.learning_rate", got=loss.item())
         loss.backward()
@@ -125,21 +128,16 @@ def train_model(model: Any, rows: Sequence[Encoded], training: DemoTraining, pad
     return sum(tail) / len(tail)
 
 
-def iterate_batches(ids: Sequence[list[int]], batch_size: int, seed: int) -> Iterator[list[list[int]]]:
-    """Yield batches without end, in an order that the seed gives; rows of like length share a batch, so that little is padding."""
+def iterate_blocks(ids: Sequence[list[int]], seed: int) -> Iterator[list[int]]:
+    """Yield blocks of BLOCK tokens without end: the rows one after the other, in another order of the seed each time round.
+
+    A block may begin inside a row and hold the ends and beginnings of several, so no token is padding.
+    """
     generator = torch.Generator().manual_seed(seed)
+    waiting: list[int] = []
     while True:
-        order = torch.randperm(len(ids), generator=generator).tolist()
-        pools = [sorted(order[i : i + POOL * batch_size], key=lambda row: len(ids[row])) for i in range(0, len(order), POOL * batch_size)]
-        batches = [pool[i : i + batch_size] for pool in pools for i in range(0, len(pool), batch_size)]
-        for i in torch.randperm(len(batches), generator=generator).tolist():
-            yield [ids[row] for row in batches[i]]
-
-
-def collate(ids: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
-    """Pad rows on the right: input_ids, attention_mask and labels of shape (rows, longest), padding masked."""
-    tensors = [torch.tensor(row) for row in ids]
-    lengths = torch.tensor([len(row) for row in ids])
-    input_ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id)
-    mask = torch.arange(input_ids.shape[1]) < lengths[:, None]
-    return {"input_ids": input_ids, "attention_mask": mask.long(), "labels": input_ids.masked_fill(~mask, MASK)}
+        for row in torch.randperm(len(ids), generator=generator).tolist():
+            waiting += ids[row]
+            while len(waiting) >= BLOCK:
+                yield waiting[:BLOCK]
+                waiting = waiting[BLOCK:]

@@ -28,6 +28,7 @@ from medcot.weights import file_sha256 as file_sha256
 from medcot.weights import read_base_record as read_base_record
 
 MAX_CPU_PARAMETERS = 500_000_000
+SMALL_MODEL = 10_000_000
 ALLOW_CPU = "MEDCOT_ALLOW_LARGE_ON_CPU"
 ADAPTER_CONFIG = "adapter_config.json"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
@@ -58,6 +59,15 @@ def choose_hardware() -> Hardware:
     return Hardware("cpu", "float32", "sdpa", why_no_gpu())
 
 
+def limit_threads(num_parameters: int) -> None:
+    """Compute a small model on one CPU thread: its threads would wait for each other longer than they compute.
+
+    On two cores with one other busy process, a step of the demo took ten times as long on two threads as on one.
+    """
+    if num_parameters < SMALL_MODEL:
+        torch.set_num_threads(1)
+
+
 def why_no_gpu() -> str:
     """Say in one clause why no GPU is used."""
     if torch.version.cuda is None:
@@ -86,6 +96,7 @@ def load_base(model_dir: Path, quantization: str, hardware: Hardware) -> PreTrai
     """
     record, weights = read_base_record(model_dir)
     check_size(record, hardware)
+    limit_threads(record.num_parameters)
     return load_weights(weights, quantization, hardware)
 
 

@@ -38,16 +38,16 @@ class BaseParams(Params):
     """Section `base` of params.yaml."""
 
     source: Literal["demo", "local"] = "demo"
-    """demo trains a model of 2.5 M parameters on the CPU; local records a directory in hub layout."""
+    """demo trains a model of .7 M parameters on the CPU; local records a directory in hub layout."""
     path: str = ""
     """For source local: the name of a directory under models/import/ (a path elsewhere works, but DVC cannot see it change)."""
     template: Literal["qwen3", "deepseekr1", "deepdoctor"] = "qwen3"
     """For source demo: the chat format it is taught; keep it equal to model.template."""
-    steps: int = Field(150, ge=1, le=100_000)
+    steps: int = Field(800, ge=1, le=100_000)
     """For source demo: optimiser steps; more steps give a better base and take longer."""
-    batch_size: int = Field(16, ge=1, le=1024)
-    """For source demo: rows in one step."""
-    learning_rate: float = Field(3e-3, gt=0, le=1)
+    batch_size: int = Field(4, ge=1, le=1024)
+    """For source demo: blocks of 256 tokens in one step."""
+    learning_rate: float = Field(5e-3, gt=0, le=1)
     """For source demo: peak learning rate."""
     seed: int = Field(42, ge=0)
     """For source demo: seed of weights and row order."""
@@ -65,7 +65,7 @@ def make_demo(params: BaseParams, tokenizer_dir: Path, model_dir: Path) -> tuple
     pad_id = tok.added[PAD_TOKEN]
     model = build_model(len(tok), pad_id, tok.eos_id, params.seed)
     training = DemoTraining(params.steps, params.batch_size, params.learning_rate, params.seed)
-    nll = train_model(model, encoded, training, pad_id)
+    nll = train_model(model, encoded, training)
     model.save_pretrained(model_dir)
     return describe_model_dir("demo", model_dir, path="."), nll
 

@@ -11,18 +11,18 @@ import torch
 from train_factory import QWEN3, rows
 
 from medcot.demo import (
+    BLOCK,
     PAD_TOKEN,
     VOCAB_SIZE,
     DemoTraining,
     build_model,
-    collate,
-    iterate_batches,
+    iterate_blocks,
     train_model,
     train_tokenizer,
     write_tokenizer,
 )
 from medcot.errors import TrainingError
-from medcot.template import MASK, TEMPLATES, Encoded, encode, render_target
+from medcot.template import TEMPLATES, Encoded, encode, render_target
 from medcot.tokenizer import ChatTokenizer, check_transformers_load, load_tokenizer
 
 TEXTS = [text for row in rows(40) for text in (row.question, render_target(row.reasoning, row.answer))]
@@ -68,45 +68,32 @@ def test_the_tokenizer_does_not_depend_on_a_second_training(tok: ChatTokenizer, 
     assert load_tokenizer(tmp_path).fingerprint == tok.fingerprint
 
 
-def test_an_epoch_of_batches_holds_every_row_once_in_an_order_of_the_seed() -> None:
-    ids = [[row] * (1 + row % 7) for row in range(50)]
+def test_blocks_hold_every_token_of_a_round_once_in_an_order_of_the_seed() -> None:
+    ids = [[row] * (BLOCK // 8) for row in range(24)]
 
-    def epoch(seed: int) -> list[list[list[int]]]:
-        return list(itertools.islice(iterate_batches(ids, 4, seed), 13))
+    def round_of(seed: int) -> list[list[int]]:
+        return list(itertools.islice(iterate_blocks(ids, seed), 3))
 
-    first = epoch(1)
-    assert sorted(row[0] for batch in first for row in batch) == list(range(50))
-    assert all(1 <= len(batch) <= 4 for batch in first)
-    assert epoch(1) == first != epoch(2)
-    padded = sum(len(batch) * max(map(len, batch)) for batch in first)
-    assert padded < 1.25 * sum(map(len, ids))  # in file order it would be 1.7 times the tokens
+    first = round_of(1)
+    assert [len(block) for block in first] == [BLOCK] * 3
+    assert sorted(token for block in first for token in block) == sorted(token for row in ids for token in row)
+    assert round_of(1) == first != round_of(2)
 
 
-def test_batches_never_end_and_change_their_order() -> None:
-    ids = [[row] for row in range(8)]
-    batches = list(itertools.islice(iterate_batches(ids, 4, 1), 6))
-    epochs = [sorted(row[0] for batch in batches[i : i + 2] for row in batch) for i in (0, 2, 4)]
-    assert epochs == [list(range(8))] * 3
-    assert batches[:2] != batches[2:4]
-
-
-def test_padding_is_masked() -> None:
-    batch = collate([[1, 2, 3], [4]], pad_id=9)
-    assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert batch["labels"].tolist() == [[1, 2, 3], [4, MASK, MASK]]
-
-
-def test_a_pad_token_inside_a_row_would_still_be_learnt() -> None:
-    assert collate([[9, 9]], pad_id=9)["labels"].tolist() == [[9, 9]]
+def test_blocks_never_end_and_change_their_order() -> None:
+    ids = [[row] * BLOCK for row in range(8)]
+    blocks = [block[0] for block in itertools.islice(iterate_blocks(ids, 1), 24)]
+    rounds = [blocks[i : i + 8] for i in (0, 8, 16)]
+    assert [sorted(r) for r in rounds] == [list(range(8))] * 3
+    assert rounds[0] != rounds[1] != rounds[2]
 
 
 def test_an_untrained_model_is_about_uniform_and_learns(tok: ChatTokenizer) -> None:
     model = build_model(len(tok), tok.added[PAD_TOKEN], tok.eos_id, seed=1)
-    batch = collate([row.input_ids for row in encoded(tok)], tok.added[PAD_TOKEN])
+    ids = torch.tensor([encoded(tok)[0].input_ids])
     with torch.no_grad():
-        assert model(**batch).loss.item() == pytest.approx(math.log(len(tok)), rel=0.05)
-    nll = train_model(model, encoded(tok), DemoTraining(30, 6, 5e-3, 1), tok.added[PAD_TOKEN])
+        assert model(input_ids=ids, labels=ids).loss.item() == pytest.approx(math.log(len(tok)), rel=0.05)
+    nll = train_model(model, encoded(tok), DemoTraining(30, 6, 5e-3, 1))
     assert nll < 0.7 * math.log(len(tok))
     assert not model.training
 
@@ -115,4 +102,4 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(tok: ChatTokenizer) -> No
     model = build_model(len(tok), tok.added[PAD_TOKEN], tok.eos_id, seed=1)
     model.get_input_embeddings().weight.data.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"base: step 1: the loss is not finite, got nan; lower base.learning_rate"):
-        train_model(model, encoded(tok), DemoTraining(3, 4, 1e-3, 1), tok.added[PAD_TOKEN])
+        train_model(model, encoded(tok), DemoTraining(3, 4, 1e-3, 1))

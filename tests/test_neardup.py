@@ -279,8 +279,8 @@ def test_kept_rows_with_one_question_are_all_compared_with_later_copies() -> Non
     [
         ("一名六十岁男性患者因反复咳嗽咳痰伴活动后气促多年入院，近日受凉后症状加重并出现发热，应首先完善哪项检查？", ("咳痰", "喀痰")),
         (
-            "A retired teacher reports progressive breathlessness on exertion with a productive cough over several winters, and now fever and "
-            "purulent sputum after catching a cold at home last week; which investigation should be arranged first?",
+            "A retired teacher reports progressive breathlessness on exertion with a productive cough over several winters, and now "
+            "fever and purulent sputum after catching a cold at home last week; which investigation should be arranged first?",
             ("progressive", "progresive"),
         ),
     ],
