@@ -1,6 +1,6 @@
 """Get the base model and its tokenizer: train the small demo from scratch, or record a local model directory.
 
-Reads   data/sample/base.jsonl     what the demo is taught        (params: base)
+Reads   data/sample/base.jsonl, data/sample/phrases.jsonl   the facts and the words the demo is taught   (params: base)
         models/import              for source local: model directories in hub layout
 Writes  models/base/tokenizer      tokenizer.json and its config, proven to load alike in tokenizers and transformers
         models/base/model          base.json: where the weights are, their hashes; the demo's weights beside it
@@ -26,7 +26,7 @@ from medcot.template import encode, get_template, render_target
 from medcot.tokenizer import check_transformers_load, install_tokenizer, load_tokenizer
 from medcot.weights import BaseRecord, check_vocabulary, describe_model_dir
 
-DEMO_ROWS = Path("data/sample/base.jsonl")
+FACTS, PHRASES = Path("data/sample/base.jsonl"), Path("data/sample/phrases.jsonl")
 IMPORT = Path("models/import")
 TOKENIZER = Path("models/base/tokenizer")
 MODEL = Path("models/base/model")
@@ -56,7 +56,7 @@ class BaseParams(Params):
 def make_demo(params: BaseParams, tokenizer_dir: Path, model_dir: Path) -> tuple[BaseRecord, float]:
     """Train tokenizer and model of the demo into the two directories; returns its record and its last training NLL."""
     template = get_template(params.template)
-    rows = [(row["Question"], row["Complex_CoT"], row["Response"]) for row in read_jsonl(DEMO_ROWS)]
+    rows = [(row["Question"], row["Complex_CoT"], row["Response"]) for row in (*read_jsonl(FACTS), *read_jsonl(PHRASES))]
     texts = (text for question, reasoning, answer in rows for text in (question, render_target(reasoning, answer)))
     write_tokenizer(train_tokenizer(texts), tokenizer_dir, template)
     check_transformers_load(tokenizer_dir)

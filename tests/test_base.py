@@ -48,6 +48,7 @@ def write_demo(root: Path, **values: Any) -> None:
     (root / "data/sample").mkdir(parents=True, exist_ok=True)
     texts = ({"Question": row.question, "Complex_CoT": row.reasoning, "Response": row.answer} for row in rows(24))
     write_jsonl(root / "data/sample/base.jsonl", texts)
+    write_jsonl(root / "data/sample/phrases.jsonl", [])
 
 
 def run_base() -> int:

@@ -94,14 +94,14 @@ def test_building_again_gives_the_committed_bytes(tmp_path: Path, hash_seed: str
     env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([sys.executable, str(SAMPLE / "build.py"), str(tmp_path)], check=True, env=env, timeout=120)
     built = sorted(path.name for path in tmp_path.iterdir())
-    assert built == ["base.jsonl", "manifest.csv", "records.jsonl"]
+    assert built == ["base.jsonl", "manifest.csv", "phrases.jsonl", "records.jsonl"]
     for name in built:
         assert (tmp_path / name).read_bytes() == (SAMPLE / name).read_bytes(), f"run `python data/sample/build.py`: {name} is stale"
 
 
 def test_the_committed_files_are_small_and_end_in_one_newline() -> None:
     assert sum(path.stat().st_size for path in SAMPLE.iterdir() if path.is_file()) < 3_000_000
-    for name in ("records.jsonl", "base.jsonl", "manifest.csv"):
+    for name in ("records.jsonl", "base.jsonl", "phrases.jsonl", "manifest.csv"):
         content = (SAMPLE / name).read_bytes()
         assert content.endswith(b"\n")
         assert not content.endswith(b"\n\n")
@@ -171,6 +171,26 @@ def test_every_disease_and_drug_is_taught_in_the_text_of_its_own_group() -> None
         text = (SAMPLE / text_name).read_text(encoding="utf-8")
         assert [fact["zh"]["name"] for fact in FACTS[group].values() if fact["zh"]["name"] not in text] == []
         assert [fact["zh"]["drug"] for fact in FACTS[group].values() if fact["zh"]["drug"] not in text] == []
+
+
+def test_a_row_to_copy_never_joins_two_phrases_of_one_disease() -> None:
+    """The phrase rows teach the words of the finetune facts; joined, they would teach the facts."""
+    owners: dict[str, set[str]] = {}
+    for table in FACTS.values():
+        for disease, fact in table.items():
+            for lang in ("zh", "en"):
+                values = [text for value in fact[lang].values() for text in (value if isinstance(value, list) else [value])]
+                for phrase in (part.strip() for text in values if text for part in str(text).split("|")):
+                    owners.setdefault(phrase.replace("<side>", "left" if phrase.isascii() else "左"), set()).add(disease)
+    rows = [json.loads(line) for line in read_lines("phrases.jsonl")]
+    assert len(rows) == 400
+    for row in rows:
+        comma, listed = ("；", row["Response"][:-1]) if is_chinese(row) else ("; ", row["Response"][:-1])
+        phrases = listed.split(comma)
+        assert len(phrases) == 8
+        assert all(owners[phrase] for phrase in phrases)
+        alone = [owners[phrase] for phrase in phrases if len(owners[phrase]) == 1]
+        assert len(set.union(*alone)) == len(alone), "two phrases of one disease"
 
 
 def test_sex_and_age_of_every_question_fit_the_disease() -> None:

@@ -6,6 +6,7 @@ Reads   facts_finetune.yaml, facts_base.yaml   what is true, written by hand
 Writes  records.jsonl    clean rows and planted flaws over the finetune facts
         manifest.csv     one line per planted flaw: where it stands and what becomes of it
         base.jsonl       rows over the base facts, for the demo base model
+        phrases.jsonl    rows that copy phrases of both tables, for it too: the words without the facts
 Run     python data/sample/build.py [directory to write to]
 """
 
@@ -19,9 +20,10 @@ from pathlib import Path
 
 from compose import HERE, Dice, Row, compose_many, load
 from flaws import Planted, Planter, to_line
+from phrases import compose_phrases
 
 SEED = "medcot-1"
-NUM_CLEAN, NUM_SPARE, NUM_BASE = 645, 34, 1500
+NUM_CLEAN, NUM_SPARE, NUM_BASE, NUM_PHRASE_ROWS = 645, 34, 1500, 400
 ENGLISH = 0.2
 CLEAN_LIMITS = (0.45, 0.65)  # Jaccard of questions and of whole rows; the pipeline removes from .5 and .85
 BASE_LIMITS = (0.75, 0.85)
@@ -40,6 +42,8 @@ def main(out: Path = HERE) -> None:
     _write(out / "manifest.csv", manifest(order))
     base = compose_many(load("facts_base.yaml"), NUM_BASE, ENGLISH, BASE_LIMITS, frames, f"{SEED}/base")
     _write(out / "base.jsonl", [to_line(row) for row in base])
+    phrases = compose_phrases([finetune, load("facts_base.yaml")], NUM_PHRASE_ROWS, ENGLISH, f"{SEED}/phrases")
+    _write(out / "phrases.jsonl", [to_line(row) for row in phrases])
 
 
 def manifest(order: list[Row | Planted]) -> list[str]:
