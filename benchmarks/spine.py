@@ -1,6 +1,6 @@
 """From a fresh clone to a sweep, as a new user would, with every time and peak memory printed.
 
-Clones the repository's last commit into an empty directory and there runs: make repro; a second dvc repro; two learning rates as
+Clones the repository's last commit into an empty directory and there runs: make repro; a second dvc repro; three learning rates as
 experiments with their metrics diff; the way back from the run-cache; a second clone under another hash seed, whose data must have
 the same bytes; and, with --break, dvc.yaml with one dep and one param taken out, where tests/test_pipeline.py must fail.
 
@@ -69,7 +69,7 @@ def show_spine(directory: Path) -> None:
     again = run(directory, "dvc repro")
     status = subprocess.run(["git", "status", "--porcelain"], cwd=directory, capture_output=True, text=True, check=True).stdout
     print(f"  second repro ran: {stages_run(again) or 'nothing'}; git status: {status.split() or 'clean'}")
-    for rate in ("5e-6", "1e-3"):
+    for rate in ("5e-6", "1e-3", "0.1"):
         print("  ran:", *stages_run(run(directory, f"dvc exp run -S train.learning_rate={rate}")))
         print(run(directory, "dvc metrics diff HEAD --targets metrics/train.json metrics/evaluate.json"))
     back = run(directory, "git checkout -q -- params.yaml dvc.lock metrics && dvc repro && dvc checkout")

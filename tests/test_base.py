@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -29,13 +28,6 @@ from stages import base as stage
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return Base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def _fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No handler of an earlier test, whose stderr is closed."""
-    monkeypatch.setattr(logging.getLogger("medcot"), "handlers", [])
-    monkeypatch.setattr(logging.getLogger("medcot"), "propagate", True)
 
 
 def write_params(root: Path, **values: Any) -> None:

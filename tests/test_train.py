@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
 import shutil
 import signal
@@ -31,13 +30,6 @@ from stages import train
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return Base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def _fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No handler of an earlier test, whose stderr is closed."""
-    monkeypatch.setattr(logging.getLogger("medcot"), "handlers", [])
-    monkeypatch.setattr(logging.getLogger("medcot"), "propagate", True)
 
 
 def run_train() -> int:

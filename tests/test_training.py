@@ -29,13 +29,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return Base(tmp_path_factory.mktemp("base"))
 
 
-@pytest.fixture(autouse=True)
-def _fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No handler of an earlier test, whose stderr is closed."""
-    monkeypatch.setattr(logging.getLogger("medcot"), "handlers", [])
-    monkeypatch.setattr(logging.getLogger("medcot"), "propagate", True)
-
-
 def params(**values: Any) -> TrainParams:
     return TrainParams.model_validate({"max_steps": 3, "per_device_train_batch_size": 4, "lr_scheduler_type": "constant", **values})
 
