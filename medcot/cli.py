@@ -7,20 +7,19 @@ Exit codes: 0 ok, 2 invalid arguments or data, 3 the machine does not allow it, 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medcot.errors import DataError, MedcotError
+from medcot.errors import DataError
 from medcot.mapping import MAPPINGS
 from medcot.neardup import QUESTION, ROW, KeyParams, Pair, Result, deduplicate, rank
 from medcot.params import parse_section
 from medcot.records import assign_ids, canonical, write_jsonl
 from medcot.rows import Row
 from medcot.sources import READERS, read_rows
-from medcot.stage import atomic_file
+from medcot.stage import atomic_file, report
 
 SEED = 1  # of the MinHash permutations; the verdicts do not depend on it
 
@@ -34,12 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except MedcotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; free space or fix permissions, then run again", file=sys.stderr)
-        return 3
+    except Exception as error:
+        return report(error, "medcot")
     return 0
 
 
@@ -88,7 +83,7 @@ def dedup(args: argparse.Namespace) -> None:
     ranks = [rank(texts, row_id) for texts, row_id in zip(source.texts, source.ids, strict=True)]
     result = deduplicate(source.ids, keys, ranks, SEED)
     if args.out:
-        _write(args.out, source, result)
+        _write(args.out, source, result, args.file)
     _print_counts(source, result)
 
 
@@ -129,7 +124,7 @@ def _columns(rows: Sequence[Row], key: str, place: str) -> list[str]:
     raise DataError(f"{place}: --key", "no such column", f"use one of {', '.join(present) or 'none, no row is readable'}", got=key)
 
 
-def _write(out: Path, source: _Source, result: Result) -> None:
+def _write(out: Path, source: _Source, result: Result, read_from: Path) -> None:
     """Write kept.jsonl in file order, and what went or conflicts beside what it was compared with."""
     row_of = dict(zip(source.ids, source.values, strict=True))
     kept = set(result.kept)
@@ -141,6 +136,8 @@ def _write(out: Path, source: _Source, result: Result) -> None:
         "conflicts": list(_conflict_rows(result.conflicts, row_of)),
         "not_compared": [row.values or {"error": row.error, "detail": row.detail, "raw": row.raw} for row in source.others],
     }
+    if read_from.resolve() in {(out / f"{name}.jsonl").resolve() for name in files}:
+        raise DataError("--out", "the input itself would be overwritten", "choose another directory", got=str(out))
     for name, rows in files.items():
         with atomic_file(out / f"{name}.jsonl") as path:
             write_jsonl(path, rows)

@@ -15,7 +15,7 @@ from medcot.statistics import interval, paired_difference
 
 KEYS = ["id", "segment"]
 SIZES = ["num_tokens", "num_chars", "num_bytes"]
-REMEDY = "run `dvc repro evaluate_base`, so that both arms are measured alike"
+REMEDY = "run `dvc repro -f evaluate_base`, so that both arms are measured alike"
 ALIKE = {
     "schema_version": "file version",
     "split": "split",

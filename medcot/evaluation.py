@@ -44,7 +44,7 @@ class EvaluateParams(Params):
     split: Literal["val", "test"] = "val"
     """Rows to evaluate on: val while choosing settings; test once, for the run that is reported."""
     max_tokens_per_batch: int = Field(4096, ge=1, le=1_048_576)
-    """Padded tokens in a batch (1 to 1048576). More is faster on a GPU and takes more memory; the result does not depend on it."""
+    """Padded tokens in a batch (1 to 1048576). More is faster on a GPU and takes more memory; only rounding depends on it."""
     probes: list[str] = Field(default_factory=list)
     """Fixed questions that both arms answer greedily, to be read side by side; never a measure."""
     probe_max_new_tokens: int = Field(128, ge=1, le=32_768)
@@ -90,7 +90,7 @@ def read_eval_set(data_dir: Path, tokenizer_dir: Path, split: str, model: ModelP
     if not rows:
         raise DataError(str(path), "the split has no rows", f"raise convert.{split}_ratio, or give more data")
     if twice := [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]:
-        raise DataError(str(path), f"{len(twice)} ids stand twice", "run stage convert again", got=twice[0])
+        raise DataError(str(path), f"{len(twice)} ids stand twice", "run `dvc repro -f convert`", got=twice[0])
     return EvalSet(split, rows, tok, template, model.system)
 
 

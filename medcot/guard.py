@@ -105,6 +105,15 @@ class _Side:
             return "unit"
         return "number" if atom in SIGNS else KINDS.get(atom)
 
+    def number(self, i: int) -> str:
+        """The whole number, with its separators, that the atom at position i is part of."""
+        start, end = i, i + 1
+        while start and self.kinds[start - 1] == "number":
+            start -= 1
+        while end < len(self.atoms) and self.kinds[end] == "number":
+            end += 1
+        return "".join(self.atoms[start:end])
+
     def says(self, positions: Sequence[int]) -> bool:
         """Whether there is a content word at any of these positions."""
         return any(i not in self.neutral and self.atoms[i] not in FUNCTION for i in positions)
@@ -170,10 +179,11 @@ def _contradictions(left: _Side, ours: Sequence[int], right: _Side, theirs: Sequ
     if not ours or not theirs:
         return set()
     kinds: set[str | None] = set()
-    for kind in ("number", "unit"):
-        stated = [[side.atoms[i] for i in where if side.kinds[i] == kind] for side, where in ((left, ours), (right, theirs))]
-        if stated[0] and stated[1] and stated[0] != stated[1]:
-            kinds.add(kind)
+    sides = ((left, ours), (right, theirs))
+    units = [[side.atoms[i] for i in where if side.kinds[i] == "unit"] for side, where in sides]
+    # Whole numbers: in 45 and 54 the differing digits are a 4 on either side.
+    numbers = [[side.number(i) for i in where if side.kinds[i] == "number"] for side, where in sides]
+    kinds |= {kind for kind, (one, two) in (("unit", units), ("number", numbers)) if one and two and one != two}
     for i in ours if max(len(ours), len(theirs)) <= MAX_FACING else ():
         for j in theirs:
             if abs((i - ours[0]) - (j - theirs[0])) <= OPPOSITE_REACH:

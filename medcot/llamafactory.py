@@ -66,9 +66,9 @@ def read_rows(path: Path, template: Template) -> list[Row]:
     except FileNotFoundError:
         raise DataError(str(path), "the split is missing", "run stage convert first") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(str(path), "not valid JSON", "run stage convert again", got=str(error)) from None
+        raise DataError(str(path), "not valid JSON", "run `dvc repro -f convert`", got=str(error)) from None
     if not isinstance(content, list):
-        raise DataError(str(path), "expected an array of rows", "run stage convert again")
+        raise DataError(str(path), "expected an array of rows", "run `dvc repro -f convert`")
     return [_read_row(f"{path}:{i}", row, template) for i, row in enumerate(content)]
 
 
@@ -77,9 +77,9 @@ def _read_row(place: str, row: Any, template: Template) -> Row:
         user, target = (turn["value"] for turn in row["conversations"]) if "conversations" in row else (row["instruction"], row["output"])
         row_id, parts = row["id"], split_target(target)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise DataError(place, "not a row that convert wrote", "run stage convert again", got=row) from None
+        raise DataError(place, "not a row that convert wrote", "run `dvc repro -f convert`", got=row) from None
     if parts is None or not user.startswith(template.instruction):
-        raise DataError(place, f"not a row of template {template.name}", "run stage convert again", got=target)
+        raise DataError(place, f"not a row of template {template.name}", "run `dvc repro -f convert`", got=target)
     return Row(row_id, user[len(template.instruction) :], *parts)
 
 

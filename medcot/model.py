@@ -62,7 +62,7 @@ def choose_hardware() -> Hardware:
 def limit_threads(num_parameters: int) -> None:
     """Compute a small model on one CPU thread: its threads would wait for each other longer than they compute.
 
-    On two cores with one other busy process, a step of the demo took ten times as long on two threads as on one.
+    With another busy process on the machine, a step of the demo takes many times as long on two threads as on one.
     """
     if num_parameters < SMALL_MODEL:
         torch.set_num_threads(1)
@@ -96,7 +96,6 @@ def load_base(model_dir: Path, quantization: str, hardware: Hardware) -> PreTrai
     """
     record, weights = read_base_record(model_dir)
     check_size(record, hardware)
-    limit_threads(record.num_parameters)
     return load_weights(weights, quantization, hardware)
 
 
@@ -120,6 +119,7 @@ def load_weights(weights: Path, quantization: str, hardware: Hardware) -> PreTra
     if lost := sorted(report["missing_keys"]):
         cause, remedy = f"{len(lost)} tensors of the model are not in its weights", "copy the whole repository of the model"
         raise DataError(str(weights), cause, remedy, got=lost[0])
+    limit_threads(model.num_parameters())
     avoid_packed_weights(model)
     log.info("model: %s, %s, %s, %s (%s)", weights, quantization, hardware.dtype, hardware.attention, hardware.reason)
     return model.eval()

@@ -32,7 +32,7 @@ def check_rows(rows: Sequence[Tokens], model: Any) -> None:
         raise DataError("data/llamafactory/train.json", "no training rows", "look at metrics/convert.json for where they went")
     # The first label is never predicted: nothing stands before it.
     if empty := [row.id for row in rows if all(label == MASK for label in row.labels[1:])]:
-        raise DataError("train", f"{len(empty)} rows have every label masked", "run stage convert again", got=empty[0])
+        raise DataError("train", f"{len(empty)} rows have every label masked", "run `dvc repro -f convert`", got=empty[0])
     if not any(p.requires_grad for p in model.parameters()):
         raise DataError("params.yaml: train", "no parameter would be trained", "see train.lora_target")
     longest = max(rows, key=lambda row: len(row.input_ids))

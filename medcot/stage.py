@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from filelock import FileLock, Timeout
 from medcot.errors import DataError, MachineError, MedcotError
 
 SCHEMA_VERSION = 1
+REFUSED_BY_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EEXIST, errno.ENOTDIR}
 LOCK_SECONDS = 5.0  # a second copy of a stage waits this long, then says who holds the lock
 RECOVER = "dvc has removed the stage's old outputs: `git checkout metrics dvc.lock && dvc checkout` brings them back"
 log = logging.getLogger("medcot")
@@ -50,20 +52,27 @@ def run_stage(name: str, main: Callable[[], None]) -> int:
             main()
     except MedcotError as error:
         return _fail(str(error), error.exit_code)
-    except OSError as error:
-        if error.filename is None and error.errno is None:
-            traceback.print_exc()
-            return 4
-        return _fail(f"{error.filename or name}: {error.strerror or error}; free space or fix permissions, then run again", 3)
-    except KeyboardInterrupt:
-        return _fail(f"{name}: interrupted; run the same command again to resume", 130)
-    except Terminated:
-        return _fail(f"{name}: terminated; run the same command again to resume", 143)
-    except Exception:
-        traceback.print_exc()
-        return 4
+    except BaseException as error:
+        return report(error, name)
     log.info("%s: done in %.1f s", name, time.monotonic() - start)
     return 0
+
+
+def report(error: BaseException, name: str) -> int:
+    """Print an error as its kind asks for and return the exit code; see run_stage."""
+    match error:
+        case MedcotError():
+            return _fail(str(error), error.exit_code)
+        case KeyboardInterrupt():
+            return _fail(f"{name}: interrupted; run the same command again to resume", 130)
+        case Terminated():
+            return _fail(f"{name}: terminated; run the same command again to resume", 143)
+        case SystemExit():
+            raise error
+        case OSError() if error.errno in REFUSED_BY_MACHINE:
+            return _fail(f"{error.filename or name}: {error.strerror}; free space, or fix the path and its permissions, then run again", 3)
+    traceback.print_exception(error)
+    return 4
 
 
 def _fail(message: str, code: int) -> int:
@@ -115,7 +124,7 @@ def atomic_dir(final: Path) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
     building, previous = _beside(final, "building"), _beside(final, "previous")
     _restore(final, previous)  # an earlier run may have been killed between the two renames
-    shutil.rmtree(building, ignore_errors=True)
+    _discard(building)
     building.mkdir()
     try:
         yield building
@@ -123,7 +132,7 @@ def atomic_dir(final: Path) -> Iterator[Path]:
             final.replace(previous)
         building.replace(final)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        _discard(building)
         _restore(final, previous)
 
 
@@ -131,7 +140,15 @@ def _restore(final: Path, previous: Path) -> None:
     """Put the previous output back when nothing took its place; else it has been replaced and goes."""
     if previous.exists() and not final.exists():
         previous.replace(final)
-    shutil.rmtree(previous, ignore_errors=True)
+    _discard(previous)
+
+
+def _discard(path: Path) -> None:
+    """Delete what stands at a path, be it a directory, a file or a link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -20,7 +20,9 @@ from typing import Any
 import polars as pl
 from pydantic import Field
 
+from medcot.guard import compare
 from medcot.ledger import Event, check_stage, events_frame, write_ledger
+from medcot.matching import matching_key
 from medcot.neardup import KeyParams, Result, deduplicate, rank
 from medcot.params import Params, load_section
 from medcot.records import TEXT_FIELDS, Record, read_records, write_jsonl, write_records
@@ -55,13 +57,17 @@ def dedup(records: Sequence[Record], params: DedupParams) -> Result:
     return deduplicate([record.id for record in records], keys, ranks, params.seed)
 
 
-def events(result: Result) -> Iterator[Event]:
+def events(result: Result, records: Sequence[Record]) -> Iterator[Event]:
     """The ledger's events: conflicts on both sides, and the removals."""
     for pair in result.conflicts:
         for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
             yield Event(one, "dedup", "conflict", "conflict", f"{pair.key}: {pair.detail}", other, pair.jaccard)
+    answers = {record.id: matching_key(record.answer) for record in records}
     for removal in result.removals:
-        yield Event(removal.id, "dedup", "removed", removal.rule, removal.key, removal.related_id, removal.similarity)
+        # A copy of the question may answer otherwise: it goes all the same, and the curator can find it.
+        kinds = compare(answers[removal.id], answers[removal.related_id], strict_below=0).kinds
+        detail = f"{removal.key}; the answers differ: {', '.join(kinds)}" if kinds else removal.key
+        yield Event(removal.id, "dedup", "removed", removal.rule, detail, removal.related_id, removal.similarity)
 
 
 def conflict_rows(result: Result, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
@@ -100,7 +106,7 @@ def main() -> None:
         write_jsonl(out / "conflicts.jsonl", conflict_rows(result, records))
         rows = [{name: value for name, value in asdict(pair).items() if name in PAIR_SCHEMA} for pair in result.pairs]
         pl.DataFrame(rows, schema=PAIR_SCHEMA).write_parquet(out / "pairs.parquet", compression="zstd", statistics=False)
-    write_ledger(PART, events_frame(events(result)))
+    write_ledger(PART, events_frame(events(result, records)))
     metrics = summarise(result)
     write_metrics(METRICS, metrics)
     log.info("dedup: %d records, %d kept, %d conflicts to review", metrics["num_input"], metrics["num_kept"], metrics["num_conflicts"])

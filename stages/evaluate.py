@@ -38,7 +38,7 @@ def main() -> None:
     hardware = choose_hardware()
     data = read_eval_set(DATA, TOKENIZER, params.split, model_params)
     manifest = describe_arm(data, params, model_params.quantization, hardware, MODEL)
-    base = read_arm(BASE_ARM, "run `dvc repro evaluate_base`")
+    base = read_arm(BASE_ARM, "run `dvc repro -f evaluate_base`")
     check_alike(str(BASE_ARM), base.manifest, manifest)
     check_identity(ADAPTER, Identity(manifest["base_fingerprint"], data.template.fingerprint, data.tok.fingerprint))
     model = load_tuned(MODEL, ADAPTER, model_params.quantization, hardware)

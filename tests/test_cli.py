@@ -170,3 +170,17 @@ def test_the_real_questions_hold_289_copies(real_data: Path, capsys: pytest.Capt
     assert main(["dedup", str(real_data / "medical_o1_zh_questions.jsonl"), "--key", "question"]) == 0
     found = counts(capsys)
     assert (found["input"], found["exact copies"], found["kept"]) == (3000, 289, 2711)
+
+
+def test_the_input_is_never_overwritten(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(in_tmp / "kept.jsonl", ROWS)
+    before = path.read_bytes()
+    assert main(["dedup", str(path), "--out", "."]) == 2
+    assert "the input itself would be overwritten" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_bug_is_exit_code_4_with_its_traceback(monkeypatch: pytest.MonkeyPatch, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("medcot.cli.deduplicate", lambda *args: 1 // 0)
+    assert main(["dedup", str(write(in_tmp / "q.jsonl", ROWS))]) == 4
+    assert "ZeroDivisionError" in capsys.readouterr().err

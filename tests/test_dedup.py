@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 
 from medcot import stage as shell
+from medcot.neardup import QUESTION, ROW
 from medcot.params import load_section
 from medcot.records import Record, read_jsonl, read_records, short_hash, write_jsonl, write_records
 from medcot.stage import run_stage
 from stages import dedup as stage
-from stages.dedup import DEDUP, METRICS, NORMALIZED, PART, DedupParams, main, summarise
+from stages.dedup import DEDUP, METRICS, NORMALIZED, PART, DedupParams, dedup, events, main, summarise
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = load_section("dedup", DedupParams, ROOT / "params.yaml")
@@ -134,6 +135,18 @@ def test_an_input_without_pairs_passes_through(in_tmp: Path, count: int) -> None
     assert len(read_records(DEDUP)) == count
     assert pl.read_parquet(DEDUP / "pairs.parquet").height == 0
     assert (DEDUP / "conflicts.jsonl").read_bytes() == b""
+
+
+def test_a_copy_of_a_question_that_answers_otherwise_says_so_in_the_ledger() -> None:
+    question, params = "成人急性上消化道出血时应当立即输血吗？", DedupParams(seed=1, question=QUESTION, row=ROW)
+    records = [
+        Record("a", "s", question, "先看血红蛋白是否低于七十，再看生命体征，条件符合就要考虑补充红细胞。", "应当立即输血。"),
+        Record("b", "s", question, "限制性策略更安全，多数病人无需马上补充，观察即可，等结果出来再说。", "不应当立即输血。"),
+    ]
+    result = dedup(records, params)
+    (removed,) = [event for event in events(result, records) if event.action == "removed"]
+    assert removed.rule == "exact_question"
+    assert removed.detail == "question; the answers differ: negation"
 
 
 @pytest.mark.parametrize(

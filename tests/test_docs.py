@@ -165,10 +165,10 @@ def params_rows(name: str) -> dict[str, ParamsRow]:
 
 
 def exit_codes() -> set[int]:
-    """The codes that run_stage can return: its own returns, and those of the project's errors."""
+    """The codes that run_stage can return: its own returns and report's, and those of the project's errors."""
     tree = ast.parse(read("medcot/stage.py"))
-    run_stage = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run_stage")
-    returns = [node.value for node in ast.walk(run_stage) if isinstance(node, ast.Return)]
+    ways = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in ("run_stage", "report")]
+    returns = [node.value for way in ways for node in ast.walk(way) if isinstance(node, ast.Return)]
     values = [arg for value in returns for arg in (value.args if isinstance(value, ast.Call) else [value])]
     own = {value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, int)}
     classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.MedcotError)]

@@ -143,7 +143,7 @@ def test_an_arm_of_another_split_is_refused_and_the_old_result_stays(workspace, 
 
 def test_a_missing_base_arm_is_refused(workspace, capfd):
     assert run_stage("evaluate", evaluate.main) == 2
-    assert "data/evaluation/base/manifest.json: the arm is missing; run `dvc repro evaluate_base`" in capfd.readouterr().err
+    assert "data/evaluation/base/manifest.json: the arm is missing; run `dvc repro -f evaluate_base`" in capfd.readouterr().err
 
 
 def test_a_missing_adapter_is_refused(workspace, capfd):

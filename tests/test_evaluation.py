@@ -170,9 +170,10 @@ def test_a_broken_arm_is_refused_with_its_remedy(data, model, tmp_path, name, co
 def test_equal_arms_are_alike_and_every_difference_is_named(data):
     manifest = manifest_of(data)
     check_alike("here", manifest, {**manifest, "adapter_hash": "x"})
+    assert {*ALIKE} >= {"eval_set_hash", "template_hash", "tokenizer_hash", "base_fingerprint", "precision"}
     for key, name in ALIKE.items():
         with pytest.raises(
-            DataError, match=rf"^here: the base arm has another {name}, got None instead of .*; run `dvc repro evaluate_base`"
+            DataError, match=rf"^here: the base arm has another {name}, got None instead of .*; run `dvc repro -f evaluate_base`"
         ):
             check_alike("here", {**manifest, key: None}, manifest)
 
@@ -230,7 +231,7 @@ def test_rows_are_paired_by_id_and_segment_in_any_order():
 )
 def test_rows_that_do_not_pair_are_refused(base, message):
     tuned = frame(("a", "end", 1.0, 1), ("b", "end", 1.0, 1))
-    with pytest.raises(DataError, match=f"^here: {message}; run `dvc repro evaluate_base`"):
+    with pytest.raises(DataError, match=f"^here: {message}; run `dvc repro -f evaluate_base`"):
         pair_rows("here", frame(*base), tuned)
 
 
@@ -244,7 +245,7 @@ def test_an_id_that_stands_twice_is_refused(in_tmp):
     write_workspace(in_tmp)
     twice = [render_row(row, get_template("qwen3"), "", "alpaca") for row in (*ROWS, ROWS[1])]
     write_rows(in_tmp / "data/llamafactory/val.json", twice)
-    with pytest.raises(DataError, match="1 ids stand twice, got 0b; run stage convert again"):
+    with pytest.raises(DataError, match="1 ids stand twice, got 0b; run `dvc repro -f convert`"):
         eval_set(in_tmp)
 
 

@@ -60,6 +60,15 @@ def test_a_complete_ledger_passes_and_a_lost_or_doubled_end_is_named() -> None:
         check_complete(join_parts(doubled))
 
 
+def test_an_end_without_a_beginning_and_a_record_read_twice_are_noticed() -> None:
+    invented = [*story(), events_frame([Event("c", "convert", "kept", "kept")])]
+    with pytest.raises(MedcotError, match="2 records were read but 3 ended"):
+        check_complete(join_parts(invented))
+    twice = [*story(), events_frame([read("a", 5)])]
+    with pytest.raises(MedcotError, match="3 records were read but 2 ended"):
+        check_complete(join_parts(twice))
+
+
 def test_a_stage_that_loses_doubles_or_invents_a_record_is_named() -> None:
     check_stage("dedup", ["a", "b"], ["a"], ["b"])
     for out, ended in ((["a"], []), (["a", "b"], ["b"]), (["a", "b", "c"], [])):

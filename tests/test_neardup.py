@@ -296,3 +296,20 @@ def test_another_question_about_the_same_case_is_not_a_slip() -> None:
     result = run([f"{case}，最可能的诊断是什么？", f"{case}，首选的治疗是什么？"], QUESTION)
     assert len(result.kept) == 2
     assert [pair.detail for pair in result.conflicts] == ["wording"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("45岁", "54岁"), ("95g/L", "59g/L"), ("0.25mg", "0.52mg"), ("120/80", "210/80"), ("每12小时", "每21小时")],
+)
+def test_transposed_digits_are_another_number(old: str, new: str) -> None:
+    text = f"患者，男，因反复上腹部疼痛三年入院，{old}，夜间加重，伴反酸、嗳气，曾自行服药后好转，首选的检查是什么？"
+    result = run([text, text.replace(old, new)], QUESTION)
+    assert len(result.kept) == 2
+    assert "number" in result.conflicts[0].detail
+
+
+@pytest.mark.parametrize(("old", "new"), [("40mg", "04mg"), ("每12小时", "每21小时")])
+def test_transposed_digits_in_a_long_row_are_another_number(old: str, new: str) -> None:
+    text = f"{chinese(30)}{old}{chinese(31)}"
+    assert len(run([text, text.replace(old, new)], ROW).kept) == 2

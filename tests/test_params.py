@@ -105,3 +105,38 @@ def test_a_misspelt_key_that_is_required_is_named_as_misspelt(tmp_path: Path) ->
     path.write_text("r:\n  sise: 3\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"r\.sise: unknown key, got 3; did you mean `size`\?"):
         load_section("r", Required, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("example:\n  name: 2020-13-45\n", "params.yaml: not valid YAML, got month must be in 1..12; mend the syntax"),
+        (f"example:\n  count: {'9' * 5000}\n", "params.yaml: not valid YAML, got Exceeds the limit"),
+        ("example: " + "[" * 5000, "params.yaml: nested too deeply; "),
+        ("example:\n  flag: !!bool 是\n", "params.yaml: not valid YAML, got "),
+        ("example:\n  name: !!timestamp x\n", "params.yaml: not valid YAML, got "),
+        ('example:\n  name: "\\ud800"\n', r"params.yaml:2: half of a surrogate pair is no character, got \ud800; write"),
+        ('example:\n  "\\udc00": 1\n', "params.yaml:2: half of a surrogate pair is no character"),
+        ("example:\n  1: 剂量\n  true: dose\n", "params.yaml:2: a key is not text, got 1; correct it, or put it in quotes"),
+        ("example:\n  rate: 1.0\n  on: 1\n", "params.yaml:3: a key is not text, got True"),
+    ],
+)
+def test_what_yaml_cannot_construct_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    got = error_of(tmp_path, text)
+    assert got.startswith(message)
+    assert "\n" not in got
+
+
+@pytest.mark.parametrize("section", ["false", "0", "[]", "''", "[1]", "剂量"])
+def test_a_section_that_is_not_a_mapping_is_refused(tmp_path: Path, section: str) -> None:
+    assert error_of(tmp_path, f"example: {section}\n").startswith("params.yaml: example: expected a mapping of keys, got ")
+
+
+@pytest.mark.parametrize("section", ["", "{}", "null"])
+def test_an_empty_section_is_all_defaults(tmp_path: Path, section: str) -> None:
+    assert load(tmp_path, f"example: {section}\n") == Example()
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999"])
+def test_numbers_are_finite(tmp_path: Path, value: str) -> None:
+    assert error_of(tmp_path, f"example:\n  rate: {value}\n").startswith("params.yaml: example.rate: input should be ")

@@ -102,6 +102,35 @@ def test_a_crash_between_the_two_renames_is_mended_by_the_next_run(in_tmp: Path)
     assert (Path("out") / "a").read_text() == "old"
 
 
+def test_a_kill_after_the_second_rename_leaves_the_new_output(in_tmp: Path) -> None:
+    for name, content in (("out", "new"), (".out.previous", "old")):
+        Path(name).mkdir()
+        (Path(name) / "a").write_text(content)
+    with atomic_dir(Path("out")) as out:
+        (out / "a").write_text("newer")
+    assert (Path("out") / "a").read_text() == "newer"
+    assert not Path(".out.previous").exists()
+
+
+@pytest.mark.parametrize("name", [".out.previous", ".out.building", "out"])
+def test_a_file_or_a_link_where_a_directory_belongs_does_not_wedge_the_stage(in_tmp: Path, name: str) -> None:
+    (in_tmp / "elsewhere").mkdir()
+    for make in (lambda path: path.write_text("x"), lambda path: path.symlink_to(in_tmp / "elsewhere")):
+        for left in ("out", ".out.previous", ".out.building"):
+            stage._discard(Path(left))
+        make(Path(name))
+        for content in ("1", "2"):
+            with atomic_dir(Path("out")) as out:
+                (out / "a").write_text(content)
+        assert (Path("out") / "a").read_text() == "2"
+        assert list((in_tmp / "elsewhere").iterdir()) == []
+
+
+def test_a_missing_file_is_a_bug_with_its_traceback_and_not_a_full_disk(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_stage("x", lambda: open("absent")) == 4  # type: ignore[arg-type,return-value]  # noqa: PTH123, SIM115
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_a_file_appears_whole_or_not_at_all(in_tmp: Path) -> None:
     final = Path("dir/文件.txt")
     with atomic_file(final) as out:

@@ -331,7 +331,7 @@ def test_a_run_that_could_learn_nothing_is_refused(base: Base, tmp_path: Path) -
     masked = TrainRow("masked", rows[0].input_ids, [MASK] * len(rows[0].labels))
     with pytest.raises(DataError, match=r"data/llamafactory/train.json: no training rows; look at metrics/convert.json"):
         run(base.adapted(settings), tokenizer, [], [], settings, config)
-    with pytest.raises(DataError, match="1 rows have every label masked, got masked; run stage convert again"):
+    with pytest.raises(DataError, match="1 rows have every label masked, got masked; run `dvc repro -f convert`"):
         run(base.adapted(settings), tokenizer, [*rows, masked], [], settings, config)
     with pytest.raises(DataError, match="no parameter would be trained"):
         run(base.model().requires_grad_(False), tokenizer, rows, [], settings, config)

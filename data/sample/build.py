@@ -25,7 +25,7 @@ from phrases import compose_phrases
 SEED = "medcot-1"
 NUM_CLEAN, NUM_SPARE, NUM_BASE, NUM_PHRASE_ROWS = 645, 34, 1500, 400
 ENGLISH = 0.2
-CLEAN_LIMITS = (0.45, 0.65)  # Jaccard of questions and of whole rows; the pipeline removes from .5 and .85
+CLEAN_LIMITS = (0.45, 0.65)  # Jaccard of questions and of whole rows; the pipeline removes from .5 and .8
 BASE_LIMITS = (0.75, 0.85)
 COLUMNS = ("row", "flaw", "partner_row", "fate", "rule", "later", "note")
 
