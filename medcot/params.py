@@ -22,22 +22,33 @@ PARAMS_FILE = Path("params.yaml")
 class Params(BaseModel):
     """Base of every params section; the docstring under a field is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 P = TypeVar("P", bound=Params)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but with numbers like 5e-06 as floats and without silent duplicate keys."""
+    """YAML 1.1 as PyYAML reads it, but with numbers like 5e-06 as floats; keys are text, and none stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise DataError(f"{node.start_mark.name}:{line}", f"key `{key}` stands twice", "keep one of them")
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            place = f"{key_node.start_mark.name}:{key_node.start_mark.line + 1}"
+            if not isinstance(key, str):
+                raise DataError(place, "a key is not text", "correct it, or put it in quotes", got=repr(key))
+            if key in seen:
+                raise DataError(place, f"key `{key}` stands twice", "keep one of them")
+            seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            place = f"{node.start_mark.name}:{node.start_mark.line + 1}"
+            raise DataError(place, "half of a surrogate pair is no character", "write the character itself", got=value)
+        return value
 
 
 # `dvc exp run -S train.learning_rate=5e-6` rewrites the file with `5e-06`, which YAML 1.1 reads as a string.
@@ -54,7 +65,10 @@ def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
             content = yaml.load(file, Loader=_Loader)
     except FileNotFoundError:
         raise DataError(str(path), "the params file is missing", "run from the repository root") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise DataError(str(path), "nested too deeply", "write sections of keys, as params.yaml in the repository has them") from None
+    # PyYAML lets the errors of Python's own constructors through: an impossible date, thousands of digits, `!!bool x`, `!!timestamp x`.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         raise DataError(str(path), "not valid YAML", "mend the syntax", got=str(error)) from None
     if not isinstance(content, dict):
         raise DataError(str(path), "expected a mapping of sections", "see params.yaml in the repository", got=content)
@@ -69,11 +83,13 @@ def load_section(section: str, cls: type[P], path: Path = PARAMS_FILE) -> P:
     content = read_params(path)
     if section not in content:
         raise DataError(f"{path}: {section}", "the section is missing", f"add `{section}:` with its keys")
-    return parse_section(section, content[section] or {}, cls, place=str(path))
+    return parse_section(section, {} if content[section] is None else content[section], cls, place=str(path))
 
 
 def parse_section(section: str, values: object, cls: type[P], place: str = str(PARAMS_FILE)) -> P:
     """Check one section's values against its class; see load_section."""
+    if not isinstance(values, dict):
+        raise DataError(f"{place}: {section}", "expected a mapping of keys", "write `key: value` lines under it", got=repr(values))
     try:
         return cls.model_validate(values)
     except ValidationError as error:
