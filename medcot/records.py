@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medcot.errors import DataError
 
 TEXT_FIELDS = ("question", "reasoning", "answer")
 RECORDS_FILE = "records.jsonl"
+DIRECTORIES = {"raw": "download", "normalized": "normalize"}  # the stage that writes a data directory of another name
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
+R = TypeVar("R", RawRecord, Record)
+
+
 def write_records(directory: Path, records: Iterable[RawRecord] | Iterable[Record]) -> None:
     """Write records.jsonl into a directory, sorted by id; fields that are None are left out."""
     rows = sorted((asdict(record) for record in records), key=lambda row: row["id"])
@@ -108,10 +112,27 @@ def write_records(directory: Path, records: Iterable[RawRecord] | Iterable[Recor
 
 
 def read_records(directory: Path) -> list[Record]:
-    """Read a directory's complete records, in id order."""
-    return [Record(**row) for row in read_jsonl(directory / RECORDS_FILE)]
+    """Read a directory's complete records, in id order; DataError for a file that is missing or damaged."""
+    return _read(Record, directory, tuple(field.name for field in fields(Record)))
 
 
 def read_raw_records(directory: Path) -> list[RawRecord]:
-    """Read a directory's raw records, in id order."""
-    return [RawRecord(**row) for row in read_jsonl(directory / RECORDS_FILE)]
+    """Read a directory's raw records, in id order; DataError for a file that is missing or damaged."""
+    return _read(RawRecord, directory, ("id", "source"))
+
+
+def _read(cls: type[R], directory: Path, texts: tuple[str, ...]) -> list[R]:
+    path = directory / RECORDS_FILE
+    try:
+        records = [cls(**row) for row in read_jsonl(path)]
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: a field that is missing, or one too many
+        raise DataError(str(path), "the file is damaged", remake(directory.name), got=str(error)) from None
+    wrong = next((record for record in records if not all(isinstance(getattr(record, name), str) for name in texts)), None)
+    if wrong:
+        raise DataError(str(path), "the file is damaged", remake(directory.name), got=wrong)
+    return records
+
+
+def remake(name: str) -> str:
+    """Say how to make a stage's damaged output again, given its directory's or its stage's name; unless forced, DVC sees no reason to."""
+    return f"run `dvc repro -f {DIRECTORIES.get(name, name)}`"

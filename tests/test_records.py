@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from medcot.errors import DataError
 from medcot.records import (
     RawRecord,
     Record,
@@ -57,3 +60,34 @@ def test_raw_records_keep_missing_fields_and_wrong_types(tmp_path: Path) -> None
 def test_the_content_hash_changes_with_any_text_and_not_with_the_id() -> None:
     assert record("a").content_hash == record("b").content_hash
     assert record("a").content_hash != record("a", "问！").content_hash
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id": "b", "source": "s", "quest',
+        '{"id": "b", "source": "s", "question": "问", "reasoning": "想"}',
+        '{"id": "b", "source": "s", "question": "问", "reasoning": "想", "answer": "a", "more": 1}',
+        '{"id": "b", "source": "s", "question": "问", "reasoning": "想", "answer": 3}',
+        '["问"]',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_file_is_named_with_the_stage_that_writes_it(tmp_path: Path, line: str) -> None:
+    for directory, stage in (("normalized", "normalize"), ("dedup", "dedup")):
+        (tmp_path / directory).mkdir()
+        write_records(tmp_path / directory, [record("a")])
+        with (tmp_path / directory / "records.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line)
+        with pytest.raises(DataError, match=rf"{directory}/records.jsonl: the file is damaged, got .*; run `dvc repro -f {stage}`$"):
+            read_records(tmp_path / directory)
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"id": "b", "que', b'{"id": "b", "source": 1}', b'{"id": "b", "source": "s", "x": 1}', b'{"id": "\xe5\x92"}']
+)
+def test_damaged_raw_records_are_named_too(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/records.jsonl").write_bytes(line)
+    with pytest.raises(DataError, match=r"raw/records.jsonl: the file is damaged, got .*; run `dvc repro -f download`$"):
+        read_raw_records(tmp_path / "raw")
