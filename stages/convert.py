@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -22,11 +23,11 @@ from pydantic import Field
 from medcot.audit import check_not_all_refused
 from medcot.conversion import Converted, convert, summarise
 from medcot.errors import DataError
-from medcot.ledger import check_complete, events_frame, join_parts, write_ledger
+from medcot.ledger import SCHEMA, check_complete, events_frame, join_parts, write_ledger
 from medcot.llamafactory import Format, write_dataset
 from medcot.model_params import ModelParams
 from medcot.params import Params, load_section
-from medcot.records import read_records
+from medcot.records import read_records, remake
 from medcot.splits import Pair, skeleton, split_of
 from medcot.stage import atomic_dir, run_stage, write_metrics
 from medcot.tokenizer import load_tokenizer
@@ -55,16 +56,25 @@ class ConvertParams(Params):
     """Seed of the hash; another seed is another split."""
 
 
-def read_frame(path: Path) -> pl.DataFrame:
-    """Read a parquet file of an earlier stage; raises DataError when it is missing."""
+def read_frame(path: Path, columns: Sequence[str], stage: str) -> pl.DataFrame:
+    """Read these columns of a parquet file that an earlier stage wrote; raises DataError when it is missing or damaged."""
     if not path.exists():
         raise DataError(str(path), "the file is missing", "run `dvc repro`, or the stage that writes it, first")
-    return pl.read_parquet(path)
+    try:
+        return pl.read_parquet(path, glob=False).select(columns)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(str(path), "the file is damaged", remake(stage), got=str(error)) from None
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read dedup's verified pairs, whatever became of them; a pair of which one row is gone has no effect."""
-    return [Pair(a, b, float(similarity)) for a, b, similarity in read_frame(path).select("a", "b", "jaccard").iter_rows()]
+    """Read dedup's near-duplicate pairs; a pair of which one row is gone has no effect.
+
+    Two questions in one frame, or two questions about one case, are no near-duplicates unless nearly all of their text is shared.
+    """
+    frame = read_frame(path, ("a", "b", "jaccard", "verdict", "detail"), "dedup")
+    one_frame = pl.col("verdict").eq("similar") | (pl.col("detail") == WORDING)
+    near = frame.filter(~one_frame | (pl.col("jaccard") >= SAME_TEXT))
+    return [Pair(a, b, float(similarity)) for a, b, similarity in near.select("a", "b", "jaccard").iter_rows()]
 
 
 def refuse_unusable(result: Converted, template: str) -> None:
@@ -82,7 +92,7 @@ def main() -> None:
     """Run the stage."""
     params, model = load_section("convert", ConvertParams), load_section("model", ModelParams)
     tok, pairs = load_tokenizer(TOKENIZER), read_pairs(DEDUP / "pairs.parquet")
-    earlier = [read_frame(PARTS / f"{stage}.parquet") for stage in ("download", "normalize", "dedup")]
+    earlier = [read_frame(PARTS / f"{stage}.parquet", list(SCHEMA), stage) for stage in ("download", "normalize", "dedup")]
     result = convert(
         read_records(DEDUP),
         pairs,

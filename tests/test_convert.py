@@ -157,8 +157,10 @@ def write_workspace(rows: list[Record], pairs: list[Pair]) -> None:
         "b": [p.b for p in pairs],
         "key": ["question"] * len(pairs),
         "jaccard": [p.similarity for p in pairs],
+        "verdict": ["conflict"] * len(pairs),
+        "detail": ["number"] * len(pairs),
     }
-    schema = {"a": pl.String, "b": pl.String, "key": pl.String, "jaccard": pl.Float64}
+    schema = {"a": pl.String, "b": pl.String, "key": pl.String, "jaccard": pl.Float64, "verdict": pl.String, "detail": pl.String}
     pl.DataFrame(columns, schema=schema).write_parquet(stage.DEDUP / "pairs.parquet")
     read = [Event(row.id, "download", "read", "read", source="test", source_row=i) for i, row in enumerate(rows)]
     gone = [Event("f" * 16, "download", "read", "read", source="test", source_row=len(rows))]
@@ -279,6 +281,26 @@ def test_a_missing_input_is_named(workspace: Path, name: str, capsys: pytest.Cap
     assert f"error: {name}: the file is missing; run" in failure(capsys)
 
 
+@pytest.mark.parametrize("name", ["data/dedup/records.jsonl", "data/dedup/pairs.parquet", "data/ledger/parts/normalize.parquet"])
+@pytest.mark.parametrize("keep", [0, 90, -7])
+def test_a_truncated_input_is_named_with_the_stage_that_writes_it(
+    workspace: Path, name: str, keep: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = workspace / name
+    path.write_bytes(path.read_bytes()[:keep])
+    if keep == 0 and path.suffix == ".jsonl":
+        return  # no records at all: refused for that
+    message = failure(capsys)
+    assert message.startswith(f"error: {name}: the file is damaged, got ")
+    assert message.endswith(f"; run `dvc repro -f {'normalize' if 'parts' in name else 'dedup'}`")
+    assert "\n" not in message
+
+
+def test_a_parquet_file_of_other_columns_is_damaged(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pl.DataFrame({"问": [1]}).write_parquet(workspace / "data/dedup/pairs.parquet")
+    assert "error: data/dedup/pairs.parquet: the file is damaged, got " in failure(capsys)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -292,3 +314,15 @@ def test_wrong_params_are_one_line(values: dict[str, object], message: str) -> N
     with pytest.raises(DataError) as caught:
         parse_section("convert", values, ConvertParams)
     assert message in str(caught.value)
+
+
+def test_questions_that_share_a_frame_may_lie_in_two_splits(tmp_path: Path) -> None:
+    columns = {
+        "a": ["a", "b", "c", "d", "e"],
+        "b": ["v", "w", "x", "y", "z"],
+        "jaccard": [0.55, 0.55, 0.55, 0.9, 0.9],
+        "verdict": ["conflict", "conflict", "similar", "conflict", "similar"],
+        "detail": ["number", "wording", "alignment", "wording", "alignment"],
+    }
+    pl.DataFrame(columns).write_parquet(tmp_path / "pairs.parquet")
+    assert [pair.a for pair in stage.read_pairs(tmp_path / "pairs.parquet")] == ["a", "d", "e"]
