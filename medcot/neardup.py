@@ -122,10 +122,10 @@ class KeyIndex:
     def judge(self, a: int, b: int) -> tuple[float, Verdict, Difference]:
         """Align two near keys: (alignment, verdict, what differs)."""
         alignment = Indel.normalized_similarity(self.keys[a], self.keys[b])
+        if alignment < self.params.min_alignment:
+            return alignment, "similar", Difference((), ())  # a shared frame; facts that do not face each other cannot contradict
         difference = compare(self.keys[a], self.keys[b], self.params.strict_below)
-        if difference.kinds:
-            return alignment, "conflict", difference
-        return alignment, "duplicate" if alignment >= self.params.min_alignment else "similar", difference
+        return alignment, "conflict" if difference.kinds else "duplicate", difference
 
 
 def near_pairs(keys: Sequence[str], params: KeyParams, seed: int) -> Iterator[tuple[int, int, float]]:

@@ -23,6 +23,7 @@ from pydantic import Field
 from medcot.audit import check_not_all_refused
 from medcot.conversion import Converted, convert, summarise
 from medcot.errors import DataError
+from medcot.guard import WORDING
 from medcot.ledger import SCHEMA, check_complete, events_frame, join_parts, write_ledger
 from medcot.llamafactory import Format, write_dataset
 from medcot.model_params import ModelParams
@@ -40,6 +41,7 @@ LEDGER_PART = Path("data/ledger/parts/convert.parquet")
 LEDGER = Path("data/ledger/ledger.parquet")
 FAILED = Path("data/ledger/failed/convert.parquet")
 METRICS = Path("metrics/convert.json")
+SAME_TEXT = 0.8  # Jaccard from which even another question about a case gives its text away
 log = logging.getLogger("medcot")
 
 
