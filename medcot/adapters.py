@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -164,10 +165,14 @@ def read_adapter_config(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config["peft_type"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(str(path), "not an adapter's configuration", remedy, got=str(error)) from None
     if kind != "LORA":
         raise DataError(str(path), "only LoRA adapters are imported: others may change what a position means", remedy, got=kind)
+    for key in ("r", "lora_alpha", "lora_dropout"):  # the numbers peft computes with, unchecked; it has defaults for those that are absent
+        value = config.get(key, 1)
+        if type(value) not in ((int,) if key == "r" else (int, float)) or not math.isfinite(value):
+            raise DataError(f"{path}: {key}", "not a number that peft can use", "copy the adapter's configuration again", got=repr(value))
     return dict(config)
 
 
@@ -211,7 +216,7 @@ def check_origin(directory: Path, config: dict[str, Any], base_name: str, tok: C
 def _template_of(settings: Path) -> str | None:
     try:
         content = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date, or not UTF-8
         raise DataError(str(settings), "not valid YAML", "mend or remove it", got=str(error)) from None
     return str(content["template"]) if isinstance(content, dict) and content.get("template") else None
 

@@ -209,6 +209,9 @@ def test_another_template_is_refused(base: Base, tmp_path: Path) -> None:
     (directory / "training_args.yaml").write_text("template: [", encoding="utf-8")
     with pytest.raises(DataError, match=r"training_args.yaml: not valid YAML"):
         bring(base, directory)
+    (directory / "training_args.yaml").write_text("template: qwen3\ndate: 2020-13-45  # 日期\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"training_args.yaml: not valid YAML, got month must be in 1..12; mend or remove it"):
+        bring(base, directory)
 
 
 def test_another_tokenizer_is_refused(base: Base, tmp_path: Path) -> None:
@@ -287,6 +290,12 @@ def test_a_directory_that_is_no_lora_adapter_is_refused(base: Base, tmp_path: Pa
     for text in ("{", "{}", "[]"):
         path.write_text(text, encoding="utf-8")
         assert "not an adapter's configuration" in refusal(base, tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("lora_alpha", None), ("r", "八"), ("r", True), ("r", 2.5), ("lora_dropout", float("nan"))])
+def test_a_number_of_the_configuration_that_is_none_is_named(base: Base, tmp_path: Path, key: str, value: object) -> None:
+    directory = llamafactory_export(base, tmp_path, **{key: value})
+    assert f"adapter_config.json: {key}: not a number that peft can use, got {value!r}; copy" in refusal(base, directory)
 
 
 def test_an_adapter_is_found_inside_first_and_elsewhere_with_a_warning(
