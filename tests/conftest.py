@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: two threads on a busy machine mostly wait for each other
 # Several tests compare bytes, which only the CPU promises; MEDCOT_TEST_GPU=1 lets the suite use a GPU all the same.
 if os.environ.get("MEDCOT_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
