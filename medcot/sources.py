@@ -18,9 +18,12 @@ from typing import Any
 
 import polars as pl
 
-from medcot.errors import DataError
+from medcot.errors import DataError, one_line
 from medcot.records import canonical
 from medcot.rows import BLANK, Row, checked_row, parse_array, parse_row, unreadable
+
+MAX_NAME_BYTES = 255  # what file systems take
+COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, zip, xz, zstd
 
 
 def import_path(folder: Path, name: str) -> Path:
@@ -28,10 +31,14 @@ def import_path(folder: Path, name: str) -> Path:
     place = "params.yaml: download.file"
     if not name or set("/\\:") & set(name) or name in (".", ".."):
         raise DataError(place, f"expected the name of a file in {folder}", "give the name alone, without a folder", got=name)
-    if not (folder / name).is_file():
+    path = folder / name
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES or not (path.exists() or path.is_symlink()):
         present = ", ".join(sorted(path.name for path in folder.glob("*") if path.suffix.lower() in READERS)) or "none"
-        raise DataError(place, f"no such file in {folder}", f"put it there; files present: {present}", got=name)
-    return folder / name
+        raise DataError(place, f"no such file in {folder}", f"put it there; files present: {one_line(present)}", got=name)
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or pipe" if path.exists() else "a link to nothing"
+        raise DataError(str(path), f"{kind}, not a file", "put the file itself there")
+    return path
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -52,8 +59,11 @@ def _read_bytes(path: Path) -> bytes:
     """Read a file without its byte order mark; refuse what is not the data itself."""
     data = path.read_bytes()
     head = data[:1000]
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(0) * 4 > len(head):
-        raise DataError(str(path), "not UTF-8, it looks like UTF-16", "convert it: `iconv -f UTF-16 -t UTF-8`")
+    if head.startswith(COMPRESSED):
+        raise DataError(str(path), "a compressed file, not the data itself", "unpack it first")
+    wide = _wide_encoding(head)
+    if wide:
+        raise DataError(str(path), f"not UTF-8, it looks like {wide}", f"convert it: `iconv -f {wide} -t UTF-8`")
     if head.startswith(b"version https://git-lfs"):
         raise DataError(str(path), "a Git LFS pointer, not the data", "fetch the file itself: `git lfs pull`")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -61,23 +71,50 @@ def _read_bytes(path: Path) -> bytes:
     return data.removeprefix(b"\xef\xbb\xbf")
 
 
+def _wide_encoding(head: bytes) -> str | None:
+    """Name the UTF-16 or UTF-32 that a byte order mark or the places of the NULs tell of."""
+    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "UTF-32"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    if not len(head) < 4 * head.count(0) <= 3 * len(head):
+        return None
+    for name in ("UTF-32LE", "UTF-32BE"):
+        try:
+            head[: len(head) // 4 * 4].decode(name)
+        except UnicodeDecodeError:
+            continue
+        return name
+    return "UTF-16BE" if head[::2].count(0) > head[1::2].count(0) else "UTF-16LE"
+
+
 def _decode(path: Path, data: bytes) -> str:
-    """Decode a whole file as UTF-8, or name the encoding it seems to have."""
+    """Decode a whole file as UTF-8, or say where it is not, and why where that can be told."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        guess = _guess_encoding(data)
-        what = f"not UTF-8 at byte {error.start}, it looks like {guess}"
-        raise DataError(str(path), what, f"convert it: `iconv -f {guess} -t UTF-8`") from None
+        if error.reason == "unexpected end of data":
+            raise DataError(str(path), f"truncated in the middle of a character at byte {error.start}", "copy the file again") from None
+        remedy = "convert it: `iconv -f GB18030 -t UTF-8`" if _is_gb18030(data) else "mend it there, or save it as UTF-8"
+        raise DataError(str(path), _not_utf8(error, data), remedy) from None
 
 
-def _guess_encoding(data: bytes) -> str:
-    """Name an encoding the bytes decode in; the guess is shown, never used."""
+def _not_utf8(error: UnicodeDecodeError, data: bytes) -> str:
+    return f"not UTF-8 at byte {error.start}" + (", it looks like GB18030" if _is_gb18030(data) else "")
+
+
+def _is_gb18030(data: bytes) -> bool:
+    """Whether the bytes are more Chinese in GB18030 than in UTF-8: shown to the user, never acted upon.
+
+    Only GB2312's common characters count, since pairs of Western bytes read as rare ones.
+    """
     try:
-        data.decode("gb18030")
+        wide = [c for c in data.decode("gb18030") if not c.isascii()]
     except UnicodeDecodeError:
-        return "WINDOWS-1252"
-    return "GB18030"
+        return False
+    utf8 = [c for c in data.decode("utf-8", "replace") if not c.isascii()]
+    common = sum("\u4e00" <= c <= "\u9fff" and len(c.encode("gb2312", "ignore")) == 2 for c in wide)
+    return 2 * common > len(wide) and 2 * utf8.count("\ufffd") > len(utf8)
 
 
 def _read_json(path: Path) -> list[Row]:
@@ -113,8 +150,7 @@ def _parse_line(line: bytes) -> Row:
     try:
         return parse_row(line.decode())
     except UnicodeDecodeError as error:
-        detail = f"not UTF-8 at byte {error.start}, it looks like {_guess_encoding(line)}"
-        return unreadable("invalid_utf8", detail, line.decode("utf-8", "backslashreplace"))
+        return unreadable("invalid_utf8", _not_utf8(error, line), line.decode("utf-8", "backslashreplace"))
 
 
 def _read_csv(path: Path) -> list[Row]:

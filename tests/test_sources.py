@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,7 @@ def test_a_bad_line_costs_only_itself(tmp_path: Path) -> None:
     rows = read_rows(write(tmp_path / "rows.jsonl", b"\n".join(lines)))
     assert [row.error for row in rows] == [None, "invalid_json", "nan_literal", "invalid_utf8", "not_object", None]
     assert rows[3].raw == '{"Question": "头\\xb4\\xcd"}'
-    assert rows[3].detail is not None
-    assert rows[3].detail.startswith("not UTF-8 at byte 17, it looks like ")
+    assert rows[3].detail == "not UTF-8 at byte 17"
 
 
 def test_a_single_object_is_a_row_in_json_lines_but_not_in_json(tmp_path: Path) -> None:
@@ -95,7 +95,11 @@ def test_a_single_object_is_a_row_in_json_lines_but_not_in_json(tmp_path: Path) 
     ("encoding", "what"),
     [
         ("utf-16", "not UTF-8, it looks like UTF-16; convert it: `iconv -f UTF-16 -t UTF-8`"),
-        ("utf-16-le", "not UTF-8, it looks like UTF-16; convert it: `iconv -f UTF-16 -t UTF-8`"),
+        ("utf-16-le", "not UTF-8, it looks like UTF-16LE; convert it: `iconv -f UTF-16LE -t UTF-8`"),
+        ("utf-16-be", "not UTF-8, it looks like UTF-16BE; convert it: "),
+        ("utf-32", "not UTF-8, it looks like UTF-32; convert it: `iconv -f UTF-32 -t UTF-8`"),
+        ("utf-32-le", "not UTF-8, it looks like UTF-32LE; convert it: "),
+        ("utf-32-be", "not UTF-8, it looks like UTF-32BE; convert it: "),
         ("gb18030", "it looks like GB18030; convert it: `iconv -f GB18030 -t UTF-8`"),
     ],
 )
@@ -105,9 +109,35 @@ def test_another_encoding_is_refused_with_the_guess_named(tmp_path: Path, name: 
     assert what in message(write(tmp_path / name, content.encode(encoding)))
 
 
-def test_bytes_of_no_chinese_encoding_are_guessed_as_western(tmp_path: Path) -> None:
-    text = message(write(tmp_path / "rows.csv", b"Question\nSj\xf6\xff\xff"))
-    assert "not UTF-8 at byte 11, it looks like WINDOWS-1252" in text
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"Sj\xf6\xff\xff",
+        b"caf\xe9s, f\xfcr",  # pairs that GB18030 reads as rare Chinese characters
+        "胸痛三小时怎么办".encode() + b"\xb4\xcd\n",
+        ("胸痛，" * 50).encode() + b"\xff\xfe" + "心电图".encode(),
+    ],
+)
+def test_no_encoding_is_guessed_for_a_few_bad_bytes(tmp_path: Path, damaged: bytes) -> None:
+    text = message(write(tmp_path / "rows.csv", b"Question\n" + damaged))
+    assert text.endswith("; mend it there, or save it as UTF-8")
+    assert ": not UTF-8 at byte " in text
+    assert "looks like" not in text
+
+
+@pytest.mark.parametrize("num_bytes", [1, 2])
+@pytest.mark.parametrize("name", ["rows.json", "rows.csv"])
+def test_a_file_cut_in_the_middle_of_a_character_is_truncated(tmp_path: Path, name: str, num_bytes: int) -> None:
+    content = '[{"Question": "pain 胸痛'.encode()
+    text = message(write(tmp_path / name, content[: len(content) - 3 + num_bytes]))
+    assert text.endswith(f"{name}: truncated in the middle of a character at byte {len(content) - 3}; copy the file again")
+
+
+@pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"PK\x03\x04", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"])
+@pytest.mark.parametrize("name", ["数据.json", "rows.jsonl", "rows.csv"])
+def test_a_compressed_file_is_named_as_one(tmp_path: Path, name: str, magic: bytes) -> None:
+    text = message(write(tmp_path / name, magic + b"\x00\xe5\x92" * 20))
+    assert text.endswith(f"{name}: a compressed file, not the data itself; unpack it first")
 
 
 @pytest.mark.parametrize(
@@ -169,3 +199,19 @@ def test_a_name_in_the_import_folder_is_found_and_nothing_else_is(tmp_path: Path
         import_path(tmp_path, "mine.json")
     with pytest.raises(DataError, match="files present: none"):
         import_path(tmp_path / "nowhere", "mine.json")
+
+
+def test_what_is_no_file_in_the_import_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "文件夹.json").mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to("nowhere")
+    for name, kind in (("文件夹.json", "a folder"), ("pipe.json", "a device or pipe"), ("link.json", "a link to nothing")):
+        with pytest.raises(DataError, match=f"{name}: {kind}, not a file; put the file itself there"):
+            import_path(tmp_path, name)
+
+
+def test_a_name_too_long_for_any_file_is_shortened(tmp_path: Path) -> None:
+    for name in ("x" * 5000, "名" * 100):
+        with pytest.raises(DataError, match=r"no such file in .*, got ") as caught:
+            import_path(tmp_path, name)
+        assert len(str(caught.value)) < 300 + len(str(tmp_path))
