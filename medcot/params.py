@@ -50,6 +50,15 @@ class _Loader(yaml.SafeLoader):
             raise DataError(place, "half of a surrogate pair is no character", "write the character itself", got=value)
         return value
 
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        value = self.construct_yaml_int(node)
+        if value.bit_length() > 63:  # no seed or size takes more, and Python cannot print thousands of digits
+            place = f"{node.start_mark.name}:{node.start_mark.line + 1}"
+            raise DataError(place, "an integer of more than 64 bits", "give a smaller one", got=node.value)
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
 
 # `dvc exp run -S train.learning_rate=5e-6` rewrites the file with `5e-06`, which YAML 1.1 reads as a string.
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))

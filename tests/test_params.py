@@ -112,6 +112,8 @@ def test_a_misspelt_key_that_is_required_is_named_as_misspelt(tmp_path: Path) ->
     [
         ("example:\n  name: 2020-13-45\n", "params.yaml: not valid YAML, got month must be in 1..12; mend the syntax"),
         (f"example:\n  count: {'9' * 5000}\n", "params.yaml: not valid YAML, got Exceeds the limit"),
+        (f"example:\n  count: 0x{'f' * 5000}\n", "params.yaml:2: an integer of more than 64 bits, got 0xfff"),
+        ("example:\n  count: -9223372036854775809\n", "params.yaml:2: an integer of more than 64 bits, got -9223372036854775809; give"),
         ("example: " + "[" * 5000, "params.yaml: nested too deeply; "),
         ("example:\n  flag: !!bool 是\n", "params.yaml: not valid YAML, got "),
         ("example:\n  name: !!timestamp x\n", "params.yaml: not valid YAML, got "),
