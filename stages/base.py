@@ -37,10 +37,16 @@ log = logging.getLogger("medcot")
 class BaseParams(Params):
     """Section `base` of params.yaml."""
 
-    source: Literal["demo", "local"] = "demo"
-    """demo trains a model of .7 M parameters on the CPU; local records a directory in hub layout."""
+    source: Literal["demo", "local", "hub"] = "demo"
+    """demo trains a model of .7 M parameters on the CPU; local records a directory in hub layout, hub a model at a commit."""
     path: str = ""
     """For source local: the name of a directory under models/import/ (a path elsewhere works, but DVC cannot see it change)."""
+    platform: Literal["huggingface", "modelscope"] = "huggingface"
+    """For source hub: which one; its mirror and token come from the environment, never from here."""
+    repo: str = ""
+    """For source hub: id of the model, owner/name."""
+    revision: str = ""
+    """For source hub: a commit of 40 hex digits; a branch or tag is resolved to one, recorded, and warned of."""
     template: Literal["qwen3", "deepseekr1", "deepdoctor"] = "qwen3"
     """For source demo: the chat format it is taught; keep it equal to model.template."""
     steps: int = Field(800, ge=1, le=100_000)

@@ -45,13 +45,34 @@ class FieldParams(Params):
     """The column with the final answer."""
 
 
+class HubParams(Params):
+    """A file of a data set on a hub; the default is the Chinese file of medical-o1, pinned."""
+
+    platform: Literal["huggingface", "modelscope"] = "huggingface"
+    """The hub; its mirror and token come from the environment, never from here."""
+    repo: str = "FreedomIntelligence/medical-o1-reasoning-SFT"
+    """Id of the data set: owner/name."""
+    config: str = ""
+    """A configuration of the data set, whose card names the file; used when `file` is empty."""
+    file: str = "medical_o1_sft_Chinese.json"
+    """The file's path in the data set."""
+    revision: str = "fc2c9e8a37b38f38da6d449564a8c350b244aef4"
+    """A commit of 40 hex digits; a branch or tag is resolved to one, recorded, and warned of."""
+    sha256: str = Field("e64b1426723b63899287236d20e9bbaec9f185e1ce4b24e9b61f610facb4369a", pattern=r"^([0-9a-f]{64})?$")
+    """The file's sha256 in hex digits; empty = not pinned, and only the hub's own hash is checked."""
+    num_rows: int = Field(20171, ge=0)
+    """How many rows the file must have; 0 = not checked."""
+
+
 class DownloadParams(Params):
     """Section `download` of params.yaml."""
 
-    source: Literal["sample", "file"]
-    """sample: the corpus in data/sample; file: a file that you put into data/import."""
+    source: Literal["sample", "file", "hub"]
+    """sample: the corpus in data/sample; file: a file that you put into data/import; hub: a file of a data set on a hub."""
     file: str
     """For source file: a name inside data/import, with the extension .json, .jsonl, .csv or .parquet."""
+    hub: HubParams = HubParams()
+    """For source hub: which file, at which commit, and what it must be."""
     mapping: Literal["auto", "o1", "question_think_answer", "alpaca"]
     """Which columns hold the fields; auto takes the ready mapping with the most columns present."""
     fields: FieldParams | None = None
