@@ -1,4 +1,4 @@
-"""The `medcot` command: one verb a function, for work on single files outside the pipeline.
+"""The `medcot` command: one verb a function, for work outside the pipeline.
 
 A verb is a function `add_<verb>` that describes its arguments and a function that runs it; add the first to VERBS.
 Exit codes: 0 ok, 2 invalid arguments or data, 3 the machine does not allow it, 4 internal.
@@ -7,6 +7,7 @@ Exit codes: 0 ok, 2 invalid arguments or data, 3 the machine does not allow it, 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import Any, NamedTuple
 from medcot.errors import DataError
 from medcot.mapping import MAPPINGS
 from medcot.neardup import QUESTION, ROW, KeyParams, Pair, Result, deduplicate, rank
-from medcot.params import parse_section
+from medcot.params import PARAMS_FILE, parse_section
 from medcot.records import assign_ids, canonical, write_jsonl
 from medcot.rows import Row
 from medcot.sources import READERS, read_rows
-from medcot.stage import atomic_file, report
+from medcot.stage import atomic_file, report, setup_logging
+from medcot.sweep import check_params, check_queue, commands, read_sweep, run_sweep
 
 SEED = 1  # of the MinHash permutations; the verdicts do not depend on it
 
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         return report(error, "medcot")
     return 0
 
@@ -162,7 +164,73 @@ def _print_counts(source: _Source, result: Result) -> None:
         print(f"{count:>8}  {name}")
 
 
-VERBS = (add_dedup,)
+def add_export(verbs: Any) -> None:
+    """Describe `medcot export`."""
+    parser = verbs.add_parser(
+        "export",
+        help="write the fine-tune as one model directory / 将微调结果导出为完整的模型目录",
+        description="Merge models/adapter into the 16-bit base and write a directory that transformers, vLLM and llama.cpp load, with the "
+        "prompt of training as its chat template. Run it in the repository root. / "
+        "将 models/adapter 合并进 16 位基座，写出 transformers、vLLM、llama.cpp 可加载的目录，对话模板即训练时的提示。在仓库根目录运行。",
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="a directory that does not exist yet / 尚不存在的目录")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16", help="of the written weights / 写出权重的数据类型"
+    )
+    parser.add_argument(
+        "--max-kl",
+        type=float,
+        metavar="NATS",
+        help="refuse a merge whose KL(adapter‖merged) per token is above this / 每词元 KL 超过此值则拒绝导出",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an earlier export / 覆盖先前的导出")
+    parser.set_defaults(run=export)
+
+
+def export(args: argparse.Namespace) -> None:
+    """Export the fine-tune and print how far the merge moved it."""
+    from medcot import export as exporting  # lazily: it loads torch, which no other verb needs
+
+    setup_logging()
+    limit = exporting.MAX_KL if args.max_kl is None else args.max_kl
+    result = exporting.export(args.out, args.dtype, limit, force=args.force)
+    print(f"KL(adapter‖merged)   {result.adapter_merged:.3g} nats a token, limit {limit:g} / 合并误差")
+    if result.trained_merged is not None:
+        print(f"KL(4-bit‖merged)     {result.trained_merged:.3g} nats a token / 离开 4 位的变化")
+    print(f"written / 已写出      {args.out}")
+
+
+def add_sweep(verbs: Any) -> None:
+    """Describe `medcot sweep`."""
+    parser = verbs.add_parser(
+        "sweep",
+        help="run a list of experiments, one after the other / 逐个运行一组实验",
+        description="Run every experiment that the file names and show the table of all; what is there already is not run again. "
+        "/ 运行文件中列出的每个实验，最后显示总表；已有的实验不会重复运行。",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="such as recipes/sweeps/demo.yaml / 例如 recipes/sweeps/demo.yaml")
+    parser.add_argument("--queue", action="store_true", help="in DVC's queue, one at a time / 放入 DVC 队列，一次一个")
+    parser.add_argument("--csv", action="store_true", help="the table as CSV, not Markdown / 总表用 CSV 而不是 Markdown")
+    parser.add_argument("--dry-run", action="store_true", help="only print the commands / 只打印命令")
+    parser.set_defaults(run=sweep)
+
+
+def sweep(args: argparse.Namespace) -> None:
+    """Run a sweep, or with `--dry-run` print its commands."""
+    setup_logging()
+    plan, form = read_sweep(args.file), "csv" if args.csv else "md"
+    # What a dry run shows is what would run after the recipe has been copied.
+    check_params(plan, str(args.file), Path(plan.params) if args.dry_run and plan.params else PARAMS_FILE)
+    if args.dry_run:
+        for command in commands(plan, list(plan.runs), args.queue, form):
+            print(shlex.join(command))
+        return
+    if args.queue:
+        check_queue(plan)
+    run_sweep(plan, args.queue, form)
+
+
+VERBS = (add_dedup, add_sweep, add_export)
 
 if __name__ == "__main__":
     raise SystemExit(main())
