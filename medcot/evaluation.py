@@ -44,7 +44,7 @@ class EvaluateParams(Params):
     split: Literal["val", "test"] = "val"
     """Rows to evaluate on: val while choosing settings; test once, for the run that is reported."""
     max_tokens_per_batch: int = Field(4096, ge=1, le=1_048_576)
-    """Padded tokens in a batch (1 to 1048576). More is faster on a GPU and takes more memory; only rounding depends on it."""
+    """Tokens in a batch (1 to 1048576). More is faster on a GPU and takes more memory; only rounding depends on it."""
     probes: list[str] = Field(default_factory=list)
     """Fixed questions that both arms answer greedily, to be read side by side; never a measure."""
     probe_max_new_tokens: int = Field(128, ge=1, le=32_768)

@@ -21,6 +21,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
+from medcot.attention import implementation_for
 from medcot.errors import DataError, MachineError
 from medcot.weights import BaseRecord as BaseRecord
 from medcot.weights import describe_model_dir as describe_model_dir
@@ -37,7 +38,7 @@ log = logging.getLogger("medcot")
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Where and how the model runs: device, compute dtype, attention, and one clause that says why."""
+    """Where and how the model runs: device, compute dtype, attention (varlen or sdpa), and one clause that says why."""
 
     device: str
     dtype: str
@@ -54,9 +55,9 @@ def choose_hardware() -> Hardware:
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return Hardware("cuda", "bfloat16", "sdpa", f"{name} computes in bfloat16")
-        return Hardware("cuda", "float16", "sdpa", f"{name} has no bfloat16")
-    return Hardware("cpu", "float32", "sdpa", why_no_gpu())
+            return Hardware("cuda", "bfloat16", "varlen", f"{name} computes in bfloat16")
+        return Hardware("cuda", "float16", "varlen", f"{name} has no bfloat16")
+    return Hardware("cpu", "float32", "varlen", why_no_gpu())
 
 
 def limit_threads(num_parameters: int) -> None:
@@ -103,11 +104,12 @@ def load_weights(weights: Path, quantization: str, hardware: Hardware) -> PreTra
     """Load a model directory in hub layout; see load_base."""
     quiet_libraries()
     config = read_architecture(weights)
+    wanted = implementation_for(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config) if hardware.attention == "varlen" else "sdpa"
     model, report = AutoModelForCausalLM.from_pretrained(
         weights,
         config=config,
         dtype=hardware.torch_dtype,
-        attn_implementation=hardware.attention,
+        attn_implementation=wanted,
         device_map={"": hardware.device},
         use_safetensors=True,
         local_files_only=True,
@@ -121,7 +123,7 @@ def load_weights(weights: Path, quantization: str, hardware: Hardware) -> PreTra
         raise DataError(str(weights), cause, remedy, got=lost[0])
     limit_threads(model.num_parameters())
     avoid_packed_weights(model)
-    log.info("model: %s, %s, %s, %s (%s)", weights, quantization, hardware.dtype, hardware.attention, hardware.reason)
+    log.info("model: %s, %s, %s, %s (%s)", weights, quantization, hardware.dtype, wanted, hardware.reason)
     return model.eval()
 
 

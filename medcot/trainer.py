@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
+from medcot.attention import pack
 from medcot.checkpoints import newest_checkpoint
 from medcot.errors import TrainingError
 from medcot.template import MASK
@@ -37,12 +38,21 @@ def to_dataset(rows: Sequence[TrainRow]) -> Dataset:
 
 
 class Collator:
-    """Pad rows on the right to the longest of the batch; labels of padding are MASK."""
+    """Lay rows end to end without padding, or pad them on the right to the longest of the batch; labels of padding are MASK."""
 
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
+    def __init__(self, pad_id: int, *, packed: bool = False) -> None:
+        self.pad_id, self.packed = pad_id, packed
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return self._pack(rows) if self.packed else self._pad(rows)
+
+    def _pack(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        # The first token of a row is predicted from the last of the row before: its label is masked, as nothing stands before it.
+        labels = [label for row in rows for label in (MASK, *row["labels"][1:])]
+        inputs = pack([row["input_ids"] for row in rows])
+        return {**inputs, "labels": torch.tensor([labels]), "row": torch.tensor([row["row"] for row in rows])}
+
+    def _pad(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         ids = [torch.tensor(row["input_ids"]) for row in rows]
         labels = [torch.tensor(row["labels"]) for row in rows]
         lengths = torch.tensor([len(row) for row in ids])

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import EarlyStoppingCallback
 from trl import SFTConfig
 
+from medcot.attention import packs
 from medcot.checkpoints import MarkComplete, newest_checkpoint
 from medcot.errors import DataError, MachineError
 from medcot.llamafactory import Row
@@ -107,12 +108,15 @@ def run(
     """
     check_rows([*rows, *eval_rows] if rows else rows, model)
     stopping = [EarlyStoppingCallback(params.early_stopping_steps)] if params.early_stopping_steps else []
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    # NEFTune scales its noise by the length of what is embedded at once, which must stay that of the rows.
+    packed = packs(model) and not params.neftune_noise_alpha
     trainer = CotTrainer(
         model,
         rows=rows,
         args=config,
         eval_dataset=to_dataset(eval_rows) if eval_rows else None,
-        data_collator=Collator(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id),
+        data_collator=Collator(pad_id, packed=packed),
         processing_class=tokenizer,
         callbacks=[MarkComplete(), Progress(), *stopping],
     )

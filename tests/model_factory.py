@@ -11,8 +11,8 @@ from medcot.model import describe_model_dir
 from medcot.tokenizer import load_tokenizer
 
 
-def tiny_model(vocab_size: int, seed: int = 0) -> Qwen3ForCausalLM:
-    """A float32 model of two layers in evaluation mode; equal seeds give equal weights."""
+def tiny_model(vocab_size: int, seed: int = 0, attention: str = "sdpa") -> Qwen3ForCausalLM:
+    """A float32 model of two layers in evaluation mode; equal seeds give equal weights, whatever the attention."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=vocab_size,
@@ -26,6 +26,7 @@ def tiny_model(vocab_size: int, seed: int = 0) -> Qwen3ForCausalLM:
         tie_word_embeddings=True,
         # Ten times the usual spread: the distributions are far from uniform, so a wrong position or mask shows.
         initializer_range=0.2,
+        attn_implementation=attention,
     )
     return Qwen3ForCausalLM(config).eval()
 

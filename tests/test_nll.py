@@ -10,6 +10,7 @@ import torch
 from model_factory import tiny_model
 from peft import LoraConfig, get_peft_model
 
+from medcot.attention import NAME
 from medcot.errors import MachineError
 from medcot.nll import Spans, batch_by_tokens, span_nll
 
@@ -33,8 +34,9 @@ def hf_loss_sum(model, spans: Spans, wanted: range) -> float:
         return float(model(input_ids=ids, labels=labels).loss) * len(wanted)
 
 
-def test_spans_are_what_transformers_gives_for_the_masked_sequence():
-    model, sequences = tiny_model(VOCAB), ragged()
+@pytest.mark.parametrize("attention", ["sdpa", NAME])
+def test_spans_are_what_transformers_gives_for_the_masked_sequence(attention):
+    model, sequences = tiny_model(VOCAB, attention=attention), ragged()
     for spans, sums in zip(sequences, span_nll(model, sequences, 200), strict=True):
         for name, span in spans.spans.items():
             assert sums[name] == pytest.approx(hf_loss_sum(model, spans, span), rel=1e-4)
@@ -51,8 +53,9 @@ def test_uniform_logits_have_the_vocabulary_as_perplexity():
     assert math.exp(total / tokens) == pytest.approx(VOCAB, rel=1e-6)
 
 
-def test_the_batch_a_row_is_in_does_not_matter():
-    model, sequences = tiny_model(VOCAB), ragged()
+@pytest.mark.parametrize("attention", ["sdpa", NAME])
+def test_the_batch_a_row_is_in_does_not_matter(attention):
+    model, sequences = tiny_model(VOCAB, attention=attention), ragged()
     alone = span_nll(model, sequences, 1)
     for max_tokens in (100, 10_000):
         for one, other in zip(alone, span_nll(model, sequences, max_tokens), strict=True):
@@ -63,8 +66,16 @@ def test_the_batch_a_row_is_in_does_not_matter():
         assert one == pytest.approx(other, abs=1e-3, rel=1e-5)
 
 
-def test_the_first_target_sees_only_the_tokens_before_it():
-    model, ids = tiny_model(VOCAB), [5, 6, 7, 8, 9]
+def test_packed_and_padded_batches_give_the_same_sums():
+    sequences = ragged()
+    padded, packed = (span_nll(tiny_model(VOCAB, attention=name), sequences, 200) for name in ("sdpa", NAME))
+    for one, other in zip(padded, packed, strict=True):
+        assert one == pytest.approx(other, abs=1e-3, rel=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", NAME])
+def test_the_first_target_sees_only_the_tokens_before_it(attention):
+    model, ids = tiny_model(VOCAB, attention=attention), [5, 6, 7, 8, 9]
     changed = [5, 6, 7, 99, 98]
     span = {"one": range(2, 3)}
     a, b = span_nll(model, [Spans(ids, span), Spans(changed, span)], 100)
@@ -113,14 +124,21 @@ def test_empty_spans_and_no_sequences_cost_nothing():
     assert mixed[0]["none"] == 0.0 < mixed[0]["last"]
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("max_tokens", [1, 50, 120, 10_000])
-def test_batches_hold_every_row_once_longest_first_within_the_budget(max_tokens):
+def test_batches_hold_every_row_once_longest_first_within_the_budget(max_tokens, packed):
     lengths = [7, 50, 31, 50, 2, 2, 44, 19]
-    batches = batch_by_tokens(lengths, max_tokens)
+    batches = batch_by_tokens(lengths, max_tokens, packed=packed)
     flat = [i for batch in batches for i in batch]
     assert sorted(flat) == list(range(len(lengths)))
     assert [lengths[i] for i in flat] == sorted(lengths, reverse=True)
-    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max_tokens for batch in batches)
+    sizes = [sum(lengths[i] for i in batch) if packed else len(batch) * max(lengths[i] for i in batch) for batch in batches]
+    assert all(len(batch) == 1 or size <= max_tokens for batch, size in zip(batches, sizes, strict=True))
+
+
+def test_a_pack_holds_what_padding_would_have_taken():
+    assert batch_by_tokens([60, 20, 20], 100) == [[0], [1, 2]]
+    assert batch_by_tokens([60, 20, 20], 100, packed=True) == [[0, 1, 2]]
 
 
 def test_memory_that_does_not_suffice_names_the_param_to_lower():
@@ -129,5 +147,5 @@ def test_memory_that_does_not_suffice_names_the_param_to_lower():
 
     model = tiny_model(VOCAB)
     model.forward = refuse
-    with pytest.raises(MachineError, match=r"does not hold a batch, got 1 sequences of 3 tokens; lower evaluate.max_tokens_per_batch"):
+    with pytest.raises(MachineError, match=r"a batch, got 1 sequences of up to 3 tokens; lower evaluate.max_tokens_per_batch"):
         span_nll(model, [Spans([1, 2, 3], {"last": range(2, 3)})], 100)

@@ -347,7 +347,7 @@ def out_of_memory_above(rows: int, monkeypatch: pytest.MonkeyPatch, error: Excep
     original = SFTTrainer.compute_loss
 
     def compute_loss(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if len(inputs["input_ids"]) > rows:
+        if int((inputs["position_ids"] == 0).sum()) > rows:
             raise error
         return original(self, model, inputs, *args, **kwargs)
 
@@ -425,6 +425,12 @@ def test_a_run_is_silent_on_stdout_and_short_in_the_log(
 
 def test_the_collator_pads_on_the_right_and_masks_the_padding() -> None:
     dataset = to_dataset([TrainRow("a", [1, 2, 3], [MASK, 2, 3]), TrainRow("b", [4], [4])])
+    packed = Collator(pad_id=9, packed=True)([dataset[0], dataset[1]])
+    assert packed["input_ids"].tolist() == [[1, 2, 3, 4]]
+    assert packed["position_ids"].tolist() == [[0, 1, 2, 0]]
+    assert packed["labels"].tolist() == [[MASK, 2, 3, MASK]], "nothing predicts the first token of a row"
+    assert packed["row"].tolist() == [0, 1]
+    assert "attention_mask" not in packed
     batch = Collator(pad_id=9)([dataset[0], dataset[1]])
     assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]

@@ -24,7 +24,8 @@ from medcot.training import encode_rows
 # Layers this small gain nothing from a second thread, and on a busy machine they wait for it hundreds of times longer than they compute.
 torch.set_num_threads(1)
 
-CPU = Hardware("cpu", "float32", "sdpa", "a test")
+CPU = Hardware("cpu", "float32", "varlen", "a test")
+PADDED = Hardware("cpu", "float32", "sdpa", "a test")
 QWEN3 = TEMPLATES["qwen3"]
 TOPICS = ("胸痛", "发热", "头晕", "咳嗽", "chest pain", "fever", "vertigo", "cough")
 
@@ -56,8 +57,8 @@ class Base:
     def encoded(self, count: int = 16, start: int = 0) -> list[TrainRow]:
         return encode_rows(rows(count, start), self.tok, QWEN3, "")
 
-    def model(self, quantization: str = "nf4") -> Any:
-        return load_base(self.model_dir, quantization, CPU)
+    def model(self, quantization: str = "nf4", hardware: Hardware = CPU) -> Any:
+        return load_base(self.model_dir, quantization, hardware)
 
     def adapted(self, params: TrainParams, quantization: str = "nf4") -> Any:
         return add_adapter(self.model(quantization), params, str(self.model_dir))
