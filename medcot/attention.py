@@ -129,11 +129,12 @@ def flash(
     """Run torch's variable-length attention on (T, heads, head_dim), causal, at most `window` keys back, the own one included."""
     from torch.nn.attention.varlen import varlen_attn
 
-    # torch 2.11 takes fewer key heads as they are; later releases want to be told.
-    grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
     size = (-1 if window is None else window - 1, 0)
-    output: torch.Tensor = varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scale, window_size=size, **grouped)
-    return output
+    options: dict[str, Any] = {"scale": scale, "window_size": size}
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        options["enable_gqa"] = True  # torch 2.11 takes fewer key heads as they are; later releases want to be told
+    output: Any = varlen_attn(query, key, value, bounds, bounds, longest, longest, **options)
+    return torch.as_tensor(output)
 
 
 def reference(
