@@ -1,6 +1,7 @@
 """Settle what the model libraries do behind a stage's back; imported before them, because some look at these things once, at import.
 
-No stage asks a hub for anything here: peft, transformers and bitsandbytes would, to look up a base's config or to fetch kernels.
+No library asks a hub for anything by itself: peft, transformers and bitsandbytes would, to look up a base's config or to fetch
+kernels. Only medcot/hub.py does, for what params.yaml names, and not when the user has set `HF_HUB_OFFLINE=1`.
 """
 
 from __future__ import annotations
@@ -8,11 +9,28 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
+# What the user asked for, read before the default below covers it.
+OFFLINE_ASKED = any(os.environ.get(name, "").upper() in TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # On CPUs with bfloat16 bitsandbytes recommends kernels that it would fetch; medcot/model.py says why they are not wanted.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
+@contextmanager
+def online() -> Iterator[None]:
+    """Let huggingface_hub reach its hub inside this block: at its variable it looks once, at this constant before each request."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, False
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def quiet_libraries() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medcot.errors import DataError
+from medcot.params import Params
 from medcot.records import TEXT_FIELDS, RawRecord, assign_ids
 from medcot.rows import Row
 
@@ -34,6 +35,17 @@ class Mapping:
     def columns(self) -> list[str]:
         """Every column the mapping reads."""
         return [name for name in (self.question, self.context, self.reasoning, self.answer) if name is not None]
+
+
+class FieldParams(Params):
+    """Column names of a source that fits no ready mapping."""
+
+    question: str
+    """The column with the question."""
+    reasoning: str
+    """The column with the chain of thought."""
+    answer: str
+    """The column with the final answer."""
 
 
 MAPPINGS = {

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from medcot.errors import DataError, MachineError
 
@@ -23,17 +25,19 @@ PICKLES = (".bin", ".pt", ".pth")
 COPY_AGAIN = "copy it again from where the model came from"
 # A sample reads the head of a file, where the tensors are listed, and blocks spread evenly over the rest.
 SAMPLE_WHOLE, SAMPLE_HEAD, SAMPLE_BLOCK, SAMPLE_BLOCKS = 8 << 20, 1 << 20, 1 << 16, 64
+log = logging.getLogger("medcot")
 
 
 @dataclass(frozen=True, slots=True)
 class BaseRecord:
     """What stage base wrote down about the base model, in `base.json`.
 
-    source          demo | local
-    path            the weights' directory; "." = beside the record
+    source          demo | local | hub
+    path            the weights' directory; "." = beside the record; empty for source hub, where the hub's cache has them
     num_parameters  counted from the safetensors headers
     files           sha256 by file name, for every file of the model
     samples         sample_sha256 by file name: what every later load is compared with
+    platform, repo, commit, licence  of source hub: where the model is from, and the licence its card names
     """
 
     source: str
@@ -41,6 +45,10 @@ class BaseRecord:
     num_parameters: int
     files: dict[str, str]
     samples: dict[str, str]
+    platform: str = ""
+    repo: str = ""
+    commit: str = ""
+    licence: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -48,14 +56,16 @@ class BaseRecord:
         return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()[:16]
 
     def write(self, directory: Path) -> None:
-        text = json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        content = {key: value for key, value in asdict(self).items() if value != "" or key == "path"}
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
         (directory / RECORD_FILE).write_text(text, encoding="utf-8")
 
 
 def read_base_record(model_dir: Path) -> tuple[BaseRecord, Path]:
     """Read the record and find the weights it names, after checking that they are still the ones it was written for.
 
-    Raises DataError when the record is missing or the weights changed since stage base, MachineError when they are not on this machine.
+    A model from a hub that this machine has not got is fetched at its commit.
+    Raises DataError when the record is missing or the weights changed since stage base, MachineError when they cannot be had here.
     """
     path = model_dir / RECORD_FILE
     if not path.is_file():
@@ -64,7 +74,7 @@ def read_base_record(model_dir: Path) -> tuple[BaseRecord, Path]:
         record = BaseRecord(**json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, TypeError) as error:
         raise DataError(str(path), "not a record of this version", "run `dvc repro -f base`", got=str(error)) from None
-    weights = model_dir if record.path == "." else Path(record.path)
+    weights = _locate(record, model_dir)
     for name, sample in record.samples.items():
         file = weights / name
         if not file.is_file():
@@ -72,6 +82,27 @@ def read_base_record(model_dir: Path) -> tuple[BaseRecord, Path]:
         if sample_sha256(file) != sample:
             raise DataError(str(file), "the file changed since stage base recorded it", "put it back, or run `dvc repro -f base`")
     return record, weights
+
+
+def _locate(record: BaseRecord, model_dir: Path) -> Path:
+    if record.source == "hub":
+        from medcot.hub_model import find_again  # it builds upon this module
+
+        return find_again(record)
+    return model_dir if record.path == "." else Path(record.path)
+
+
+def find_model(path: str, folder: Path) -> Path:
+    """Find a model's directory in the import folder, or where the path says, with a warning that DVC cannot see it change."""
+    if not path:
+        raise DataError("params.yaml: base.path", "source local needs a directory", f"name one under {folder}/")
+    outside = Path(path).expanduser()
+    weights = outside if outside.is_absolute() or not (folder / path).is_dir() else folder / path
+    if not weights.is_dir():
+        raise DataError("params.yaml: base.path", "no such directory", f"put the model under {folder}/", got=path)
+    if not weights.resolve().is_relative_to(folder.resolve()):
+        log.warning("base: %s is outside %s, where DVC would see it change", weights, folder)
+    return weights
 
 
 def describe_model_dir(source: str, weights: Path, *, path: str) -> BaseRecord:
@@ -124,16 +155,26 @@ def find_weights(weights: Path) -> list[Path]:
         return [weights / WEIGHTS_FILE]
     index = weights / INDEX_FILE
     if index.is_file():
-        names = _read_json(index).get("weight_map")
-        if not isinstance(names, dict) or not names:
-            raise DataError(str(index), "no weight_map", COPY_AGAIN, got=names)
-        shards = sorted({weights / str(name) for name in names.values()})
+        shards = [weights / name for name in read_index(index)]
         if missing := [path.name for path in shards if not path.is_file()]:
             raise DataError(str(index), f"{len(missing)} of {len(shards)} weight files are missing", "copy them too", got=missing[0])
         return shards
-    others = sorted(path.name for path in weights.iterdir() if path.suffix in (*PICKLES, ".safetensors", ".gguf"))
+    refuse_weights(str(weights), (path.name for path in weights.iterdir()))
+
+
+def read_index(index: Path) -> list[str]:
+    """The names of the shards that an index lists, each once, in order."""
+    names = _read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise DataError(str(index), "no weight_map", COPY_AGAIN, got=names)
+    return sorted({str(name) for name in names.values()})
+
+
+def refuse_weights(place: str, names: Iterable[str]) -> NoReturn:
+    """Raise the error of a model whose weights are pickles or in another layout, naming them."""
+    others = sorted(name for name in names if name.endswith((*PICKLES, ".safetensors", ".gguf")))
     remedy = f"only {WEIGHTS_FILE} or shards with {INDEX_FILE} are read, since a pickle can run code: convert them"
-    raise DataError(str(weights), "no safetensors weights in hub layout", remedy, got=others)
+    raise DataError(place, "no safetensors weights in hub layout", remedy, got=others)
 
 
 def count_parameters(tensors: list[Path]) -> int:

@@ -1,7 +1,7 @@
-"""Get the base model and its tokenizer: train the small demo from scratch, or record a local model directory.
+"""Get the base model and its tokenizer: train the small demo from scratch, or record a local directory or a model on a hub.
 
 Reads   data/sample/base.jsonl, data/sample/phrases.jsonl   the facts and the words the demo is taught   (params: base)
-        models/import              for source local: model directories in hub layout
+        models/import              for source local: model directories in hub layout; for source hub: its own cache
 Writes  models/base/tokenizer      tokenizer.json and its config, proven to load alike in tokenizers and transformers
         models/base/model          base.json: where the weights are, their hashes; the demo's weights beside it
         metrics/base.json          size, vocabulary, and for the demo its training loss
@@ -11,20 +11,21 @@ Run     dvc repro base     or     python -m stages.base
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from medcot.demo import PAD_TOKEN, DemoTraining, build_model, train_model, train_tokenizer, write_tokenizer
-from medcot.errors import DataError
+from medcot.hub_model import fetch_model
 from medcot.model import read_architecture
 from medcot.params import Params, load_section
 from medcot.records import read_jsonl
 from medcot.stage import atomic_dir, run_stage, write_metrics
 from medcot.template import encode, get_template, render_target
 from medcot.tokenizer import check_transformers_load, install_tokenizer, load_tokenizer
-from medcot.weights import BaseRecord, check_vocabulary, describe_model_dir
+from medcot.weights import BaseRecord, check_vocabulary, describe_model_dir, find_model
 
 FACTS, PHRASES = Path("data/sample/base.jsonl"), Path("data/sample/phrases.jsonl")
 IMPORT = Path("models/import")
@@ -76,26 +77,21 @@ def make_demo(params: BaseParams, tokenizer_dir: Path, model_dir: Path) -> tuple
     return describe_model_dir("demo", model_dir, path="."), nll
 
 
-def find_model(path: str) -> Path:
-    """Find a model's directory under models/import/, or where the path says, with a warning that DVC cannot see it change."""
-    if not path:
-        raise DataError("params.yaml: base.path", "source local needs a directory", f"name one under {IMPORT}/")
-    outside = Path(path).expanduser()
-    weights = outside if outside.is_absolute() or not (IMPORT / path).is_dir() else IMPORT / path
-    if not weights.is_dir():
-        raise DataError("params.yaml: base.path", "no such directory", f"put the model under {IMPORT}/", got=path)
-    if not weights.resolve().is_relative_to(IMPORT.resolve()):
-        log.warning("base: %s is outside %s, where DVC would see it change", weights, IMPORT)
-    return weights
-
-
 def record_local(params: BaseParams, tokenizer_dir: Path) -> BaseRecord:
     """Check and record a local model directory; its weights stay where they are."""
-    weights = find_model(params.path)
+    weights = find_model(params.path, IMPORT)
     record = describe_model_dir("local", weights, path=weights.as_posix())
     read_architecture(weights)
     check_vocabulary(weights, install_tokenizer(weights, tokenizer_dir))
     return record
+
+
+def record_hub(params: BaseParams, tokenizer_dir: Path) -> BaseRecord:
+    """Fetch and record a model at its commit; its weights stay in the hub's cache."""
+    model = fetch_model(params.platform, params.repo, params.revision, read_architecture)
+    record = describe_model_dir("hub", model.path, path="")
+    check_vocabulary(model.path, install_tokenizer(model.path, tokenizer_dir))
+    return replace(record, platform=params.platform, repo=params.repo, commit=model.commit, licence=model.licence)
 
 
 def main() -> None:
@@ -104,8 +100,11 @@ def main() -> None:
     with atomic_dir(TOKENIZER) as tokenizer_dir, atomic_dir(MODEL) as model_dir:
         if params.source == "demo":
             record, metrics["train_nll"] = make_demo(params, tokenizer_dir, model_dir)
-        else:
+        elif params.source == "local":
             record = record_local(params, tokenizer_dir)
+        else:
+            record = record_hub(params, tokenizer_dir)
+            metrics["hub"] = {"platform": record.platform, "repo": record.repo, "revision": record.commit, "licence": record.licence}
         record.write(model_dir)
         tok = load_tokenizer(tokenizer_dir)
     metrics |= {"num_parameters": record.num_parameters, "vocab_size": len(tok), "fingerprint": record.fingerprint}

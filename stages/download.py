@@ -1,9 +1,9 @@
 """Bring the source rows into the pipeline: give each an id and its fields, and sample if asked to.
 
-Reads   data/sample/records.jsonl  or  data/import/<file>     (params: download)
+Reads   data/sample/records.jsonl  or  data/import/<file>  or  a data set's file on a hub, through its cache     (params: download)
 Writes  data/raw                            one raw record a row, unreadable rows with their error and raw text
         data/ledger/parts/download.parquet  one `read` event a row, with its position in the source; `removed` for rows not sampled
-        metrics/download.json               num_read == num_kept + num_removed_max_samples
+        metrics/download.json               num_read == num_kept + num_removed_max_samples; of a hub, the commit and the hash
 Run     dvc repro download     or     python -m stages.download
 """
 
@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from medcot.checks import UNREADABLE_CODES
-from medcot.ledger import Event, check_stage, events_frame, write_ledger
-from medcot.mapping import MAPPINGS, Mapping, choose_mapping, to_raw_records
+from medcot.hub_data import HubParams, check_num_rows, fetch_data_file
+from medcot.ledger import events_frame, write_ledger
+from medcot.mapping import MAPPINGS, FieldParams, Mapping, choose_mapping, to_raw_records
 from medcot.params import Params, load_section
-from medcot.records import RawRecord, seeded_order, write_records
+from medcot.records import write_records
+from medcot.sampling import Sampled, sample
 from medcot.sources import import_path, read_rows
 from medcot.stage import atomic_dir, run_stage, write_metrics
 
@@ -32,36 +32,6 @@ RAW = Path("data/raw")
 LEDGER = Path("data/ledger/parts/download.parquet")
 METRICS = Path("metrics/download.json")
 log = logging.getLogger("medcot")
-
-
-class FieldParams(Params):
-    """Column names of a source that fits no ready mapping."""
-
-    question: str
-    """The column with the question."""
-    reasoning: str
-    """The column with the chain of thought."""
-    answer: str
-    """The column with the final answer."""
-
-
-class HubParams(Params):
-    """A file of a data set on a hub; the default is the Chinese file of medical-o1, pinned."""
-
-    platform: Literal["huggingface", "modelscope"] = "huggingface"
-    """The hub; its mirror and token come from the environment, never from here."""
-    repo: str = "FreedomIntelligence/medical-o1-reasoning-SFT"
-    """Id of the data set: owner/name."""
-    config: str = ""
-    """A configuration of the data set, whose card names the file; used when `file` is empty."""
-    file: str = "medical_o1_sft_Chinese.json"
-    """The file's path in the data set."""
-    revision: str = "fc2c9e8a37b38f38da6d449564a8c350b244aef4"
-    """A commit of 40 hex digits; a branch or tag is resolved to one, recorded, and warned of."""
-    sha256: str = Field("e64b1426723b63899287236d20e9bbaec9f185e1ce4b24e9b61f610facb4369a", pattern=r"^([0-9a-f]{64})?$")
-    """The file's sha256 in hex digits; empty = not pinned, and only the hub's own hash is checked."""
-    num_rows: int = Field(20171, ge=0)
-    """How many rows the file must have; 0 = not checked."""
 
 
 class DownloadParams(Params):
@@ -89,30 +59,22 @@ class DownloadParams(Params):
         return MAPPINGS.get(self.mapping)
 
 
-class Sampled(NamedTuple):
-    """Raw records that go on, and the events of all."""
+class Source(NamedTuple):
+    """The file to read, the name that its records carry, and what the metrics say of it."""
 
-    kept: list[RawRecord]
-    events: list[Event]
-
-
-def sample(records: Sequence[RawRecord], rule: str, max_samples: int, seed: int) -> Sampled:
-    """Keep at most max_samples records (0 = all) by seeded order of their ids; `rule` names the mapping that read them."""
-    order = sorted((record.id for record in records), key=lambda record_id: seeded_order(record_id, seed))
-    chosen = set(order[: max_samples or None])
-    events = []
-    for position, record in enumerate(records):
-        events.append(_read_event(record, rule, position))
-        if record.id not in chosen:
-            events.append(Event(record.id, "download", "removed", "max_samples", hash_before=record.content_hash))
-    kept = [record for record in records if record.id in chosen]
-    check_stage("download", order, [record.id for record in kept], [event.id for event in events if event.action == "removed"])
-    return Sampled(kept, events)
+    path: Path
+    name: str
+    metrics: dict[str, Any]
 
 
-def _read_event(record: RawRecord, rule: str, position: int) -> Event:
-    read = Event(record.id, "download", "read", record.error or rule, record.detail, hash_after=record.content_hash)
-    return replace(read, source=record.source, source_row=position)
+def find_source(params: DownloadParams) -> Source:
+    """The sample, a file that the user put there, or one that is fetched from a hub now."""
+    if params.source == "sample":
+        return Source(SAMPLE, "sample", {})
+    if params.source == "file":
+        return Source(import_path(IMPORT, params.file), params.file, {})
+    file = fetch_data_file(params.hub)
+    return Source(file.path, f"{params.hub.repo}/{file.name}", {"hub": file.metrics(params.hub)})
 
 
 def summarise(result: Sampled, mapping: str) -> dict[str, Any]:
@@ -132,19 +94,20 @@ def summarise(result: Sampled, mapping: str) -> dict[str, Any]:
 def main() -> None:
     """Run the stage."""
     params = load_section("download", DownloadParams)
-    path = SAMPLE if params.source == "sample" else import_path(IMPORT, params.file)
-    rows = read_rows(path)
-    mapping = choose_mapping(rows, params.wanted_mapping(), str(path))
+    source = find_source(params)
+    rows = read_rows(source.path)
+    if params.source == "hub":
+        check_num_rows(params.hub, rows)
+    mapping = choose_mapping(rows, params.wanted_mapping(), str(source.path))
     name = mapping.name if mapping else "none"
-    source = "sample" if params.source == "sample" else params.file
-    result = sample(to_raw_records(rows, mapping, source), name, params.max_samples, params.seed)
+    result = sample(to_raw_records(rows, mapping, source.name), name, params.max_samples, params.seed)
     with atomic_dir(RAW) as out:
         write_records(out, result.kept)
     write_ledger(LEDGER, events_frame(result.events))
-    metrics = summarise(result, name)
+    metrics = summarise(result, name) | source.metrics
     write_metrics(METRICS, metrics)
     counts = [metrics[key] for key in ("num_read", "num_kept", "num_unreadable")]
-    log.info("download: %s: %d rows read, %d kept, %d unreadable, mapping %s", path, *counts, name)
+    log.info("download: %s: %d rows read, %d kept, %d unreadable, mapping %s", source.path, *counts, name)
 
 
 if __name__ == "__main__":

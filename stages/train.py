@@ -31,6 +31,7 @@ from medcot.params import load_section
 from medcot.stage import atomic_dir, run_stage, scratch_dir, write_metrics
 from medcot.template import check_template, get_template
 from medcot.tokenizer import ChatTokenizer, check_transformers_load, install_tokenizer, load_tokenizer
+from medcot.trackers import chosen_trackers
 from medcot.train_params import TrainParams
 from medcot.trainer import TrainRow
 from medcot.training import encode_rows, run, trainer_config
@@ -46,7 +47,8 @@ log = logging.getLogger("medcot")
 
 def load_model(params: TrainParams, model: ModelParams, hardware: Hardware, identity: Identity, tok: ChatTokenizer) -> Any:
     """Load what will be trained: the frozen base under a fresh or imported adapter, or the base with every weight free."""
-    base_name = read_base_record(MODEL)[1].as_posix()
+    record, weights = read_base_record(MODEL)
+    base_name = record.repo or weights.as_posix()  # a hub's cache lies elsewhere on each machine
     if params.adapter:
         directory = find_adapter(params.adapter, IMPORT)
         base = load_base(MODEL, model.quantization, hardware)
@@ -84,6 +86,7 @@ def describe(outcome: Outcome, rows: Sequence[TrainRow], params: TrainParams) ->
 
 def main() -> None:
     params, model_params = load_section("train", TrainParams), load_section("model", ModelParams)
+    chosen_trackers()  # refused here, before a large model is loaded
     hardware, template = choose_hardware(), get_template(model_params.template)
     tok, tokenizer = load_tokenizer(TOKENIZER), check_transformers_load(TOKENIZER)
     check_template(tok, template)

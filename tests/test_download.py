@@ -15,8 +15,9 @@ from medcot.errors import DataError
 from medcot.ledger import events_frame
 from medcot.params import load_section, parse_section
 from medcot.records import RawRecord, read_raw_records
+from medcot.sampling import sample
 from stages import download
-from stages.download import DownloadParams, sample, summarise
+from stages.download import DownloadParams, summarise
 
 SECTION = PARAMS["download"]
 
@@ -117,7 +118,7 @@ def test_a_custom_mapping_reads_other_columns(in_tmp: Path) -> None:
     ("values", "message"),
     [
         ({"max_samples": -1}, "params.yaml: download.max_samples: input should be greater than or equal to 0, got -1; Rows to keep"),
-        ({"source": "web"}, "params.yaml: download.source: input should be 'sample' or 'file', got web; sample: the corpus"),
+        ({"source": "web"}, "params.yaml: download.source: input should be 'sample', 'file' or 'hub', got web; sample: the corpus"),
         ({"fields": {"question": "q", "reasoning": "r"}}, "params.yaml: download.fields.answer: field required"),
         ({"fields": {"question": "q", "reasoning": "r", "answer": "a", "anwser": "b"}}, "params.yaml: download.fields.anwser: unknown key"),
     ],
