@@ -140,6 +140,7 @@ def generation_config(weights: Path, data: EvalSet, pad_id: int | None) -> dict[
     """The base's own generation config, or greedy decoding, with the stop tokens that the probes use."""
     path = weights / GENERATION_FILE
     base = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    base = {key: value for key, value in base.items() if not key.startswith("_")}  # transformers' notes to itself
     stops = sorted({eos_id(data.tok, data.template), data.tok.eos_id})
     return {"do_sample": False, **base, "eos_token_id": stops, "pad_token_id": data.tok.eos_id if pad_id is None else pad_id}
 
@@ -173,15 +174,18 @@ def check_divergence(divergence: Divergence, max_kl: float) -> None:
         raise TrainingError("export", cause, remedy, got=f"{divergence.adapter_merged:.3g}")
 
 
+def describe_base(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be told of the base: everything in its record but hashes and the path, of which only the last name goes out."""
+    told = ("source", "platform", "repo", "revision", "commit", "licence", "num_parameters")
+    base = {key: record[key] for key in told if record.get(key)}
+    return {**base, "name": Path(record["path"]).name} if record["path"] not in ("", ".") else base
+
+
 def describe(record: Mapping[str, Any], identity: Identity, params: ModelParams, dtype: str, divergence: Divergence) -> dict[str, Any]:
     """What export.json and the card say of the model's origin; no path of this machine is in it."""
-    told = ("source", "platform", "repo", "revision", "commit", "licence", "license", "num_parameters")
-    base = {key: record[key] for key in told if record.get(key)}
-    if record["path"] not in ("", "."):
-        base["name"] = Path(record["path"]).name
     return {
         "schema_version": SCHEMA_VERSION,
-        "base": base,
+        "base": describe_base(record),
         "fingerprints": asdict(identity),
         "adapter_hash": weights_hash(ADAPTER),
         "template": params.template,

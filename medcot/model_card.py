@@ -28,9 +28,8 @@ def _front_matter(base: Mapping[str, Any]) -> str:
     lines = ["library_name: transformers", "pipeline_tag: text-generation"]
     if base.get("repo"):
         lines.insert(0, f"base_model: {base['repo']}")
-    licence = base.get("licence") or base.get("license")
-    if licence and licence != "unknown":
-        lines.insert(0, f"license: {licence}")
+    if base.get("licence", "unknown") != "unknown":
+        lines.insert(0, f"license: {base['licence']}")
     return "\n".join(["---", *lines, "tags:", "  - medical", "  - reasoning", "---"])
 
 
