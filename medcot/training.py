@@ -24,6 +24,7 @@ from medcot.preflight import check_rows, find_batch_that_fits, is_out_of_memory
 from medcot.progress import Progress
 from medcot.template import Template, encode
 from medcot.tokenizer import ChatTokenizer
+from medcot.trackers import tracking
 from medcot.train_params import TrainParams
 from medcot.trainer import Collator, CotTrainer, TrainRow, to_dataset, trainable
 
@@ -75,7 +76,7 @@ def trainer_config(params: TrainParams, hardware: Hardware, num_rows: int, num_e
         logging_steps=1,
         logging_nan_inf_filter=False,  # the default shows the last finite loss in place of a NaN
         disable_tqdm=True,
-        report_to="none",
+        **tracking(scratch.name),
         max_length=None,  # TRL would cut rows to 1024 tokens
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
