@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from medcot.errors import DataError
-from medcot.evaluation import Arm, nll_metrics, pooled_segments, probe_metrics
+from medcot.evaluation import POOLED, Arm, nll_metrics, pooled_segments, probe_metrics
 from medcot.probes import Reply
 from medcot.statistics import interval, paired_difference
 
@@ -77,6 +77,17 @@ def segment_metrics(pooled: pl.DataFrame, confidence: float) -> dict[str, Any]:
     if estimate.se is not None and bounds is not None:
         delta |= {"nll_se": estimate.se, "ci_low": bounds[0], "ci_high": bounds[1]}
     return {**arms, "delta": delta, "num_tokens": int(pooled["num_tokens"].sum())}
+
+
+def segment_table(metrics: dict[str, Any]) -> pl.DataFrame:
+    """The NLL per token of every segment, a line each: segment, base, tuned, delta, ci_low, ci_high (null for a single row)."""
+    segments = [(name, metrics[name]) for name in POOLED if name in metrics]
+    rows = [
+        (name, values["base"]["nll"], values["tuned"]["nll"], *(values["delta"].get(key) for key in ("nll", "ci_low", "ci_high")))
+        for name, values in segments
+    ]
+    numbers = ("base", "tuned", "delta", "ci_low", "ci_high")
+    return pl.DataFrame(rows, schema={"segment": pl.String} | dict.fromkeys(numbers, pl.Float64), orient="row")
 
 
 def side_by_side(base: Sequence[Reply], tuned: Sequence[Reply]) -> str:

@@ -14,7 +14,8 @@ from typing import Literal
 
 import polars as pl
 
-from medcot.errors import MedcotError
+from medcot.errors import DataError, MedcotError
+from medcot.records import remake
 from medcot.stage import atomic_file
 
 Action = Literal["read", "changed", "conflict", "flagged", "kept", "removed", "refused"]
@@ -76,6 +77,16 @@ def write_ledger(path: Path, frame: pl.DataFrame) -> None:
     """Write a ledger part or the joined ledger; equal frames give equal bytes."""
     with atomic_file(path) as out:
         frame.write_parquet(out, compression="zstd", statistics=False)
+
+
+def read_frame(path: Path, columns: Sequence[str], stage: str) -> pl.DataFrame:
+    """Read these columns of a parquet file that an earlier stage wrote; raises DataError when it is missing or damaged."""
+    if not path.exists():
+        raise DataError(str(path), "the file is missing", "run `dvc repro`, or the stage that writes it, first")
+    try:
+        return pl.read_parquet(path, glob=False).select(columns)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(str(path), "the file is damaged", remake(stage), got=str(error)) from None
 
 
 def join_parts(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:

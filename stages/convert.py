@@ -5,6 +5,7 @@ Reads   data/dedup                 survivors and their verified pairs   (params:
         data/ledger/parts          what the stages before did to every record
 Writes  data/llamafactory          {train,val,test}.json, dataset_info.json, train.yaml
         data/ledger/parts/convert.parquet, data/ledger/ledger.parquet   this stage's events; all of them, joined and checked
+        data/ledger/lengths.csv    how many rows of each length, for dvc plots
         metrics/convert.json       counts, token lengths; num_input == num_kept + num_removed_* + num_refused_*
 On exit 2 only data/ledger/failed/convert.parquet is written: the evidence, until a run succeeds.
 Run     dvc repro convert     or     python -m stages.convert
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -24,13 +24,14 @@ from medcot.audit import check_not_all_refused
 from medcot.conversion import Converted, convert, summarise
 from medcot.errors import DataError
 from medcot.guard import WORDING
-from medcot.ledger import SCHEMA, check_complete, events_frame, join_parts, write_ledger
+from medcot.histogram import lengths
+from medcot.ledger import SCHEMA, check_complete, events_frame, join_parts, read_frame, write_ledger
 from medcot.llamafactory import Format, write_dataset
 from medcot.model_params import ModelParams
 from medcot.params import Params, load_section
-from medcot.records import read_records, remake
+from medcot.records import read_records
 from medcot.splits import Pair, skeleton, split_of
-from medcot.stage import atomic_dir, run_stage, write_metrics
+from medcot.stage import atomic_dir, atomic_file, run_stage, write_metrics
 from medcot.tokenizer import load_tokenizer
 
 DEDUP = Path("data/dedup")
@@ -39,6 +40,7 @@ PARTS = Path("data/ledger/parts")
 LLAMAFACTORY = Path("data/llamafactory")
 LEDGER_PART = Path("data/ledger/parts/convert.parquet")
 LEDGER = Path("data/ledger/ledger.parquet")
+LENGTHS = Path("data/ledger/lengths.csv")
 FAILED = Path("data/ledger/failed/convert.parquet")
 METRICS = Path("metrics/convert.json")
 SAME_TEXT = 0.8  # Jaccard from which even another question about a case gives its text away
@@ -56,16 +58,6 @@ class ConvertParams(Params):
     """Expected share of test, 0 to 0.5; raising val_ratio moves no row into or out of test."""
     seed: int = Field(42, ge=0)
     """Seed of the hash; another seed is another split."""
-
-
-def read_frame(path: Path, columns: Sequence[str], stage: str) -> pl.DataFrame:
-    """Read these columns of a parquet file that an earlier stage wrote; raises DataError when it is missing or damaged."""
-    if not path.exists():
-        raise DataError(str(path), "the file is missing", "run `dvc repro`, or the stage that writes it, first")
-    try:
-        return pl.read_parquet(path, glob=False).select(columns)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(str(path), "the file is damaged", remake(stage), got=str(error)) from None
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -110,6 +102,8 @@ def main() -> None:
         write_dataset(out, result.rows, tok, model, params.format, str(LLAMAFACTORY))
     write_ledger(LEDGER_PART, part)
     write_ledger(LEDGER, ledger)
+    with atomic_file(LENGTHS) as file:
+        lengths(part).write_csv(file)
     FAILED.unlink(missing_ok=True)
     metrics = summarise(result)
     write_metrics(METRICS, metrics)

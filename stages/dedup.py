@@ -3,6 +3,7 @@
 Reads   data/normalized                  complete records   (params: dedup)
 Writes  data/dedup/records.jsonl         the survivors
         data/dedup/pairs.parquet         every pair that was decided: ids a < b, key, jaccard, alignment, verdict, detail
+        data/dedup/similarity.csv        how many pairs of each Jaccard, for dvc plots
         data/dedup/conflicts.jsonl       near-identical survivors that state different facts, side by side, for a reviewer
         data/ledger/parts/dedup.parquet  each removal with its kept witness, each conflict on both sides
         metrics/dedup.json               num_input == num_kept + every num_removed_*
@@ -21,6 +22,7 @@ import polars as pl
 from pydantic import Field
 
 from medcot.guard import compare
+from medcot.histogram import similarities
 from medcot.ledger import Event, check_stage, events_frame, write_ledger
 from medcot.matching import matching_key
 from medcot.neardup import KeyParams, Result, deduplicate, rank
@@ -105,7 +107,9 @@ def main() -> None:
         write_records(out, (record for record in records if record.id in kept))
         write_jsonl(out / "conflicts.jsonl", conflict_rows(result, records))
         rows = [{name: value for name, value in asdict(pair).items() if name in PAIR_SCHEMA} for pair in result.pairs]
-        pl.DataFrame(rows, schema=PAIR_SCHEMA).write_parquet(out / "pairs.parquet", compression="zstd", statistics=False)
+        pairs = pl.DataFrame(rows, schema=PAIR_SCHEMA)
+        pairs.write_parquet(out / "pairs.parquet", compression="zstd", statistics=False)
+        similarities(pairs).write_csv(out / "similarity.csv")
     write_ledger(PART, events_frame(events(result, records)))
     metrics = summarise(result)
     write_metrics(METRICS, metrics)

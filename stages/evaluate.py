@@ -5,6 +5,7 @@ Reads   data/llamafactory          the split evaluate.split       (params: evalu
         data/evaluation/base       the base arm; refused unless it was measured alike
 Writes  data/evaluation/tuned      rows.parquet, probes.jsonl, manifest.json as in the base arm
                                    comparison.parquet: both arms' NLL per row and segment; probes.md: replies side by side
+                                   nll.csv: NLL per token by segment, for dvc plots
         metrics/evaluate.json      base, tuned and delta = tuned − base by segment; below zero is better
 Run     dvc repro evaluate     or     python -m stages.evaluate
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medcot.adapters import Identity, check_identity
-from medcot.comparison import check_alike, comparison_metrics, pair_rows, side_by_side
+from medcot.comparison import check_alike, comparison_metrics, pair_rows, segment_table, side_by_side
 from medcot.evaluation import EvaluateParams, describe_arm, read_arm, read_eval_set, run_arm, weights_hash, write_arm
 from medcot.model import choose_hardware, load_tuned
 from medcot.model_params import ModelParams
@@ -47,6 +48,7 @@ def main() -> None:
     metrics = comparison_metrics(base, tuned, paired, params.confidence)
     with atomic_dir(TUNED_ARM) as out:
         paired.write_parquet(out / "comparison.parquet")
+        segment_table(metrics).write_csv(out / "nll.csv")
         (out / "probes.md").write_text(side_by_side(base.replies, tuned.replies), encoding="utf-8")
         write_arm(out, tuned)
     write_metrics(METRICS, metrics)

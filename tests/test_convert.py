@@ -192,6 +192,9 @@ def test_the_stage_writes_every_file_and_the_joined_ledger(workspace: Path) -> N
     assert {split: len(rows) for split, rows in splits.items()} == {split: metrics[f"num_{split}"] for split in SPLITS}
     for rows in splits.values():
         assert [row.id for row in rows] == sorted(row.id for row in rows)
+    counted = pl.read_csv(stage.LENGTHS).sum().to_dicts()[0]
+    assert {split: counted[split] for split in SPLITS} == {split: len(rows) for split, rows in splits.items()}
+    assert sum(counted[kind] for kind in (*SPLITS, "left_out")) == metrics["num_input"]
     ledger = pl.read_parquet(stage.LEDGER)
     assert ledger.filter(pl.col("action").is_in(["kept", "removed", "refused"])).height == 41
     assert Counter(ledger.filter(stage="convert")["split"]) == {split: len(rows) for split, rows in splits.items()}
@@ -214,7 +217,7 @@ def test_a_second_run_and_shuffled_ledger_parts_give_the_same_bytes(workspace: P
     after = outputs()
     unchanged = {k: v for k, v in before.items() if "parts" not in k}
     assert {k: v for k, v in after.items() if "parts" not in k} == unchanged
-    assert len(unchanged) == 7
+    assert len(unchanged) == 8
 
 
 def test_sharegpt_and_a_system_prompt_come_from_the_params(workspace: Path) -> None:

@@ -90,6 +90,10 @@ def test_pairs_and_conflicts_are_written_for_the_next_stage_and_for_a_reviewer(i
     assert (pairs["a"] < pairs["b"]).all()
     assert pairs.sort("a", "b", "key").equals(pairs)
     assert set(pairs["verdict"]) == {"duplicate", "conflict"}
+    counted = pl.read_csv(DEDUP / "similarity.csv")
+    assert counted["from"].min() >= 0.5  # type: ignore[operator]
+    for key, verdict in (("row", "duplicate"), ("row", "conflict"), ("question", "duplicate"), ("question", "conflict")):
+        assert counted.filter(key=key)[verdict].sum() == pairs.filter(key=key, verdict=verdict).height
     for conflict in read_jsonl(DEDUP / "conflicts.jsonl"):
         assert conflict["differs"] in ("number", "negation")
         assert conflict["a"]["question"] != conflict["b"]["question"]
@@ -121,7 +125,7 @@ def test_any_row_order_gives_the_same_bytes(in_tmp: Path) -> None:
     write_jsonl(NORMALIZED / "records.jsonl", (dict(zip(Record.__slots__, _values(row), strict=True)) for row in shuffled))
     run_stage("dedup", main)
     assert outputs() == first
-    assert len(first) == 5
+    assert len(first) == 6
 
 
 def _values(row: Record) -> list[str]:

@@ -40,6 +40,7 @@ def test_both_arms_write_what_they_promise(workspace):
     assert sorted(path.name for path in TUNED.iterdir()) == [
         "comparison.parquet",
         "manifest.json",
+        "nll.csv",
         "probes.jsonl",
         "probes.md",
         "rows.parquet",
@@ -74,6 +75,16 @@ def test_the_metrics_are_those_of_the_rows(workspace):
     assert len(tuned["adapter_hash"]) == 16
 
 
+def test_the_table_for_plots_holds_the_metrics_of_every_segment(workspace):
+    run_both()
+    table, tuned = pl.read_csv(TUNED / "nll.csv"), metrics("evaluate")
+    assert table["segment"].to_list() == [*SEGMENTS, "all"]
+    for row in table.iter_rows(named=True):
+        segment = tuned[row["segment"]]
+        expected = (segment["base"]["nll"], segment["tuned"]["nll"], *(segment["delta"][key] for key in ("nll", "ci_low", "ci_high")))
+        assert [row[key] for key in ("base", "tuned", "delta", "ci_low", "ci_high")] == pytest.approx(expected, rel=1e-7)
+
+
 def test_an_adapter_without_effect_differs_by_exactly_zero(workspace):
     write_adapter(workspace)
     assert run_both() == (0, 0)
@@ -104,6 +115,7 @@ def test_both_arms_run_in_four_bits(in_tmp):
 
 def test_running_twice_gives_the_same_bytes_in_any_row_order(workspace):
     files = [BASE / "rows.parquet", BASE / "probes.jsonl", BASE / "manifest.json", TUNED / "comparison.parquet", TUNED / "probes.md"]
+    files.append(TUNED / "nll.csv")
     files += [Path("metrics/evaluate.json"), Path("metrics/evaluate_base.json")]
     run_both()
     first = [path.read_bytes() for path in files]
@@ -119,6 +131,7 @@ def test_a_single_row_has_no_interval_and_no_nan(in_tmp, caplog):
     assert run_both() == (0, 0)
     delta = metrics("evaluate")["all"]["delta"]
     assert set(delta) == {"nll", "perplexity", "bits_per_char"}
+    assert pl.read_csv(TUNED / "nll.csv").select("ci_low", "ci_high").null_count().row(0) == (5, 5)
     assert metrics("evaluate")["num_rows"] == 1
 
 
