@@ -27,7 +27,7 @@ from medcot.transfer import RemoteFile, is_commit, persist
 Platform = Literal["huggingface", "modelscope"]
 PLATFORMS: Mapping[str, type[HuggingFace] | type[ModelScope]] = {"huggingface": HuggingFace, "modelscope": ModelScope}
 CARD = "README.md"
-REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]*(/\w[\w.-]*)?(?<![.-])")
 REVISION = re.compile(r"\w[\w.+-]*(/[\w+-][\w.+-]*)*")
 log = logging.getLogger("medcot")
 
@@ -105,6 +105,8 @@ def open_repo(platform: str, kind: str, repo: str, revision: str, section: str) 
     if not REVISION.fullmatch(revision):
         raise DataError(f"params.yaml: {section}.revision", "expected a commit, branch or tag", "copy it from the hub", got=revision)
     hub = hub_class(kind, repo, revision, section)
+    if not re.match(r"https?://[^/]", hub.endpoint):
+        raise MachineError(hub.place.endpoint, "expected the address of a hub", "write https://…, or unset it", got=hub.endpoint)
     if libraries.OFFLINE_ASKED:
         return _from_cache(hub)
     with libraries.online():

@@ -40,5 +40,6 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.simplefilter("ignore", FutureWarning)
-    warnings.filterwarnings("ignore", message="Could not find a config file")  # peft, of a base that is not at its recorded place
+    # peft looks for the base's configuration at its recorded place, which may be elsewhere, or a hub that it may not ask.
+    warnings.filterwarnings("ignore", message="Could not find a config file|Unable to fetch remote file")
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")  # there they run unpaged

@@ -87,9 +87,11 @@ def refused(status: int, headers: httpx2.Headers, place: Place, path: str) -> Me
         return MachineError(str(place), f"the {noun} is gated, and access is not granted", remedy)
     if code == "RevisionNotFound":
         return place.no_revision()
-    if code == "EntryNotFound" and path:
-        return DataError(str(place), "no such file at this revision", "name another", got=path)
-    if status == 401 and "invalid" in message.lower():
+    if status == 404 and path and code != "RepoNotFound":
+        return MachineError(
+            f"{place}: {path}", "the hub lists the file and has not got it (404)", f"set {place.endpoint} to another mirror"
+        )
+    if status == 401 and place.has_token:
         return MachineError(str(place), f"the hub does not accept the token in {place.token}", "make a new one, or unset it")
     if status == 403:
         remedy = f"check what the token in {place.token} may read" if place.has_token else f"set {place.token}"
@@ -101,7 +103,7 @@ def refused(status: int, headers: httpx2.Headers, place: Place, path: str) -> Me
     return MachineError(str(place), f"the hub refuses the request ({status})", f"check {place.endpoint}", got=message or None)
 
 
-def unreachable(error: httpx2.TransportError, place: Place) -> MachineError:
+def unreachable(error: httpx2.RequestError, place: Place) -> MachineError:
     """Say which step towards the hub failed: name, connection, certificate, answer or transfer."""
     host, causes = error.request.url.host, list(_causes(error))
     mirror = f"check the network, or set {place.endpoint} to a mirror that you can reach"
@@ -115,8 +117,9 @@ def unreachable(error: httpx2.TransportError, place: Place) -> MachineError:
         return MachineError(str(place), f"no answer from {host} in time", mirror)
     if isinstance(error, httpx2.ConnectError):
         return MachineError(str(place), f"no connection to {host}", mirror, got=str(error))
-    remedy = "run again: it goes on where it stopped"
-    return MachineError(str(place), f"the connection to {host} broke off", remedy)
+    if isinstance(error, httpx2.TransportError):
+        return MachineError(str(place), f"the connection to {host} broke off", "run again: it goes on where it stopped")
+    return place.no_hub(str(error))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

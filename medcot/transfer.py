@@ -22,9 +22,8 @@ from tqdm import tqdm
 from medcot.errors import MachineError
 from medcot.refusals import BusyError, Place, check_status, unreachable
 
-TRIES = 3  # without a new byte in between
-PAUSE = 0.5  # seconds before the second try, longer before the third
-CHUNK = 1 << 20
+TRIES = 4  # without a new byte in between
+PAUSE = 1.0  # seconds more before each further try; the second comes at once
 COMMIT = re.compile("[0-9a-f]{40}")
 log = logging.getLogger("medcot")
 T = TypeVar("T")
@@ -105,11 +104,11 @@ def persist(call: Callable[[], T], place: Place, partial: Path | None = None) ->
     while True:
         try:
             return call()
-        except (httpx2.TransportError, BusyError) as error:
+        except (httpx2.RequestError, BusyError) as error:
             failures, size = (0 if _size(partial) > size else failures) + 1, _size(partial)
             if failures == TRIES or isinstance(error, (httpx2.ConnectError, httpx2.TimeoutException)):
                 raise (error.refusal if isinstance(error, BusyError) else unreachable(error, place)) from None
-            time.sleep(PAUSE * failures)
+            time.sleep(PAUSE * (failures - 1))
 
 
 def _size(path: Path | None) -> int:
@@ -129,9 +128,8 @@ def _receive(link: Link, file: RemoteFile, partial: Path, place: Place, bar: tqd
             out.truncate(start)  # a server that knows no ranges sends the file from its beginning
             out.seek(start)
             bar.n = start
-            for chunk in response.iter_bytes(CHUNK):
+            for chunk in response.iter_bytes():  # as they come: what is gathered first would be lost when the connection breaks
                 out.write(chunk)
-                out.flush()
                 bar.update(len(chunk))
                 if out.tell() > file.size:
                     break  # not the listed file, and nothing that may fill the disk

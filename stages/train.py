@@ -3,7 +3,7 @@
 Reads   data/llamafactory          train.json and val.json           (params: train, model)
         models/base                tokenizer and weights
         models/import_adapter      for train.adapter: finished adapters
-Writes  models/adapter             the adapter in peft's layout with its tokenizer, train_log.csv, eval_log.csv, llamafactory.yaml
+Writes  models/adapter             the adapter in peft's layout, tokenizer, chat template, train_log.csv, eval_log.csv, llamafactory.yaml
         metrics/train.json         losses, steps, and the share of adapter elements that moved
 Run     dvc repro train     or     python -m stages.train
 """
@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from medcot.adapters import Identity, add_adapter, find_adapter, import_adapter, save_tuned
+from medcot.chat_template import CHAT_TEMPLATE_FILE, chat_template
 from medcot.checkpoints import run_fingerprint
 from medcot.errors import DataError
 from medcot.llamafactory import read_rows
@@ -101,6 +102,7 @@ def main() -> None:
             outcome = run(model, tokenizer, rows, val, params, trainer_config(params, hardware, len(rows), len(val), scratch))
         save_tuned(model, out, identity)
         install_tokenizer(TOKENIZER, out)
+        (out / CHAT_TEMPLATE_FILE).write_text(chat_template(template, tok.eos_token, model_params.system), encoding="utf-8")
         write_logs(out, outcome)
         write_settings(out / "llamafactory.yaml", params)
     metrics = describe(outcome, rows, params)
