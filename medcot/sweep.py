@@ -126,8 +126,8 @@ def _hydra(value: Value) -> str:
         return json.dumps(value)
     if PLAIN.fullmatch(value) and value.lower() not in ("true", "false", "null", "inf", "nan"):
         return value
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    # Hydra takes a backslash literally, but for those before a quote.
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value) + '"'
 
 
 def commands(sweep: Sweep, names: Sequence[str], queue: bool, form: str) -> list[list[str]]:
