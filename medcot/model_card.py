@@ -51,7 +51,8 @@ def _table(rows: Iterator[tuple[str, Any]]) -> str:
 def _checks(facts: Mapping[str, Any]) -> str:
     kl = facts["kl"]
     lines = [
-        f"Mean KL per token over {kl['num_tokens']} positions in {kl['num_prompts']} validation rows, teacher-forced:",
+        f"Mean KL per token over {kl['num_tokens']} positions in {kl['num_prompts']} validation rows, teacher-forced, "
+        f"in {kl['computed_in']}:",
         f"- unmerged adapter ‖ this model: {kl['adapter_merged']:.3g} nats",
     ]
     if "trained_merged" in kl:

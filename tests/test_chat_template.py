@@ -204,5 +204,5 @@ def test_the_modelfile_samples_as_the_base_does() -> None:
 
 
 def test_a_system_prompt_that_a_modelfile_cannot_hold_is_refused() -> None:
-    with pytest.raises(DataError, match='params.yaml: model.system: a Modelfile cannot hold """'):
+    with pytest.raises(DataError, match=r'params\.yaml: model\.system: a Modelfile cannot hold """'):
         modelfile(TEMPLATES["qwen3"], "<|im_end|>", 'say """no"""', "m.gguf", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -187,7 +188,9 @@ def test_without_quantisation_there_is_one_divergence_to_tell(project: Path, cap
     assert main(["export", "out"]) == 0
     assert "4-bit" not in capsys.readouterr().out
     assert "4-bit" not in Path("out/README.md").read_text("utf-8")
-    assert set(json.loads(Path("out/export.json").read_text("utf-8"))["kl"]) == {"adapter_merged", "num_prompts", "num_tokens"}
+    assert set(json.loads(Path("out/export.json").read_text("utf-8"))["kl"]) == {
+        *("adapter_merged", "num_prompts", "num_tokens", "computed_in")
+    }
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
@@ -234,10 +237,9 @@ def test_a_large_model_is_written_in_shards_with_an_index(project: Path, monkeyp
 
 
 def test_generation_stops_where_the_probes_stop_and_is_greedy_by_default(project: Path) -> None:
-    fine_tune()
     (MODEL / "generation_config.json").unlink()
     describe_model_dir("demo", MODEL, path=".").write(MODEL)
-    save_tuned(load_tuned(MODEL, ADAPTER, "none", CPU), ADAPTER, identity())
+    fine_tune()
     assert main(["export", "out"]) == 0
     tok = load_tokenizer(TOKENIZER)
     config = exported().generation_config
@@ -322,7 +324,7 @@ def test_figures_of_another_adapter_stay_out_of_the_card(project: Path, caplog: 
 
 
 def test_a_base_from_a_hub_is_named_with_its_licence() -> None:
-    record = {"source": "hub", "repo": "acme/Base-7B", "revision": "c" * 40, "licence": "apache-2.0", "path": "", "num_parameters": 7}
+    record = {"source": "hub", "repo": "acme/Base-7B", "commit": "c" * 40, "licence": "apache-2.0", "path": "", "num_parameters": 7}
     base = exporting.describe_base(record)
     assert base == {key: value for key, value in record.items() if key != "path"}
     facts = {
@@ -333,7 +335,7 @@ def test_a_base_from_a_hub_is_named_with_its_licence() -> None:
         "system": "a | b\nc",
         "trained_on": "none",
         "dtype": "bfloat16",
-        "kl": {"adapter_merged": 1e-5, "num_prompts": 1, "num_tokens": 2},
+        "kl": {"adapter_merged": 1e-5, "num_prompts": 1, "num_tokens": 2, "computed_in": "float32"},
     }
     card = exporting.render_card("医学", facts, None)
     assert yaml.safe_load(card.split("---")[1])["license"] == "apache-2.0"
@@ -396,13 +398,21 @@ def test_divergence_is_the_closed_form(project: Path) -> None:
     assert mean_kl(tuned, rows, reference(base, rows, 10_000), 10_000) == pytest.approx(total / count, rel=1e-5)
 
 
+def test_the_comparison_is_in_float32_wherever_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Hardware("cuda", "bfloat16", "varlen", "a test")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (24 << 30, 24 << 30))
+    assert exporting.exact_hardware(gpu, 1_700_000_000) == Hardware("cuda", "float32", "sdpa", "a test")
+    assert exporting.exact_hardware(gpu, 7_600_000_000) == gpu
+    assert exporting.exact_hardware(CPU, 7_600_000_000) == CPU
+
+
 def test_positions_are_spread_over_the_whole_response(project: Path) -> None:
     row = encode(load_tokenizer(TOKENIZER), TEMPLATES["qwen3"], "头痛？", "测血压。" * 30, "休息。rest" * 9)
     first, last = row.prompt_len - 1, len(row.input_ids) - 2
     assert spread_positions(row, 10_000) == list(range(first, last + 1))
     few = spread_positions(row, 7)
     assert (len(few), few[0]) == (7, first)
-    assert len({b - a for a, b in zip(few, few[1:], strict=False)}) <= 2
+    assert len({b - a for a, b in itertools.pairwise(few)}) <= 2
     assert last - few[-1] <= (last - first) / 7 + 1
 
 

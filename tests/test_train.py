@@ -21,9 +21,11 @@ from train_factory import CPU, Base, read_metrics, write_train_workspace
 from transformers import TrainerCallback
 
 from medcot import training
+from medcot.chat_template import check_chat_template
 from medcot.model import load_base, load_tuned
 from medcot.stage import run_stage
-from medcot.tokenizer import load_tokenizer
+from medcot.template import get_template
+from medcot.tokenizer import check_transformers_load, load_tokenizer
 from stages import train
 
 
@@ -58,6 +60,7 @@ def test_the_stage_writes_adapter_tokenizer_logs_settings_and_metrics(base: Base
     assert sorted(path.name for path in out.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "chat_template.jinja",
         "eval_log.csv",
         "llamafactory.yaml",
         "medcot.json",
@@ -78,6 +81,7 @@ def test_the_stage_writes_adapter_tokenizer_logs_settings_and_metrics(base: Base
     assert metrics["moved_rate"] > 0.9
     assert metrics["num_supervised_tokens"] == sum(label >= 0 for row in base.encoded() for label in row.labels)
     assert load_tokenizer(out).fingerprint == base.tok.fingerprint
+    check_chat_template(check_transformers_load(out), base.tok, get_template("qwen3"), "", ["胸痛三天？", "Fever. What now?"])
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "models/base/model"
     settings = (out / "llamafactory.yaml").read_text(encoding="utf-8")
     assert settings.count("finetuning_type:") == 1
