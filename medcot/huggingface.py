@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 from huggingface_hub import HfApi, constants, get_session, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
@@ -20,6 +19,7 @@ from huggingface_hub.hf_api import RepoSibling
 from medcot.errors import MachineError
 from medcot.refusals import Place, check_status
 from medcot.transfer import Link, RemoteFile, fetch
+from medcot.web import httpx
 
 
 class HuggingFace:
@@ -95,7 +95,7 @@ def _plain_words(place: Place, path: str = "") -> Iterator[None]:
         yield
     except LocalEntryNotFoundError as error:  # the client hides what happened behind this one
         cause = error.__cause__
-        if isinstance(cause, httpx2.TransportError):
+        if isinstance(cause, httpx.TransportError):
             raise cause from None
         if isinstance(cause, HfHubHTTPError):
             check_status(cause.response.status_code, cause.response.headers, place, path)

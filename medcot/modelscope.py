@@ -11,11 +11,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
 from medcot.errors import MachineError
 from medcot.refusals import Place, check_status
 from medcot.transfer import Link, RemoteFile, fetch, is_commit
+from medcot.web import httpx
 
 ENDPOINT = "https://modelscope.cn"
 CACHE = "~/.cache/modelscope"
@@ -40,13 +39,13 @@ class ModelScope:
 
     def list_files(self) -> tuple[str, list[RemoteFile]]:
         """The commit that the revision names, and its files."""
-        with httpx2.Client() as client:
+        with httpx.Client() as client:
             commit = self._commit(client)
             entries = self._entries(client, commit)
         blobs = [entry for entry in entries if entry.get("Type") != "tree"]
         return commit, [RemoteFile(str(e["Path"]), int(e["Size"]), str(e.get("Sha256") or "")) for e in blobs]
 
-    def _commit(self, client: httpx2.Client) -> str:
+    def _commit(self, client: httpx.Client) -> str:
         """The newest commit of a branch or tag; a commit is itself."""
         if is_commit(self.place.revision):
             return self.place.revision
@@ -56,7 +55,7 @@ class ModelScope:
             raise self.place.no_revision()
         return str(commits[0]["Id"])
 
-    def _entries(self, client: httpx2.Client, commit: str) -> list[dict[str, Any]]:
+    def _entries(self, client: httpx.Client, commit: str) -> list[dict[str, Any]]:
         """Every file and folder at a commit; data sets come page by page."""
         if self.place.kind == "model":
             return self._page(self._get(client, "repo/files", Revision=commit, Recursive=True))
@@ -75,7 +74,7 @@ class ModelScope:
             raise self.place.no_revision()
         return list(files)
 
-    def _get(self, client: httpx2.Client, route: str, **params: Any) -> Any:
+    def _get(self, client: httpx.Client, route: str, **params: Any) -> Any:
         """Ask one route of the repository and return the data of its answer."""
         place = self.place
         url = f"{self.endpoint}/api/v1/{place.kind}s/{place.repo}/{route}"
@@ -104,7 +103,7 @@ class ModelScope:
     def fetch(self, commit: str, file: RemoteFile) -> None:
         """Bring one file into the cache, verified."""
         url = f"{self.endpoint}/api/v1/{self.place.kind}s/{self.place.repo}/repo"
-        address = str(httpx2.URL(url, params={"Revision": commit, "FilePath": file.path}))
+        address = str(httpx.URL(url, params={"Revision": commit, "FilePath": file.path}))
         lock = self.folder / ".locks" / f"{commit}-{file.path.replace('/', '-')}.lock"
-        with httpx2.Client() as client:
+        with httpx.Client() as client:
             fetch(Link(client, address, self.headers, TIMEOUT), file, self.snapshot(commit) / file.path, lock, self.place)

@@ -7,6 +7,8 @@ sums are float64.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +21,10 @@ from tqdm import tqdm
 
 from medcot.attention import pack, packs
 from medcot.errors import MachineError
+from medcot.progress import peak_memory
 
 HEAD_CHUNK = 1024  # positions whose logits are float32 at a time
+log = logging.getLogger("medcot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,14 @@ def span_nll(model: Any, sequences: Sequence[Spans], max_tokens: int) -> list[di
     """
     results: list[dict[str, float]] = [{} for _ in sequences]
     batches = batch_by_tokens([len(sequence.input_ids) for sequence in sequences], max_tokens, packed=packs(model))
+    begin = time.monotonic()
     for batch in tqdm(batches, desc="nll", unit="batch", disable=None):
         scored = _batch_nll(model, [sequences[i] for i in batch])
         for i, sums in zip(batch, scored, strict=True):
             results[i] = sums
+    tokens, seconds = sum(len(sequence.input_ids) for sequence in sequences), max(1e-9, time.monotonic() - begin)
+    facts = [f"{tokens / seconds:,.0f} tokens/s", *peak_memory()]
+    log.info("nll: %d sequences, %d tokens, %s", len(sequences), tokens, ", ".join(facts))
     return results
 
 

@@ -71,9 +71,14 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.close()
-        facts = [f"{self.speed()} over {self.counted} steps"] if self.seconds else []
-        if torch.cuda.is_available():
-            peaks = torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
-            facts.append(f"peak GPU memory {peaks[0]:.1f} GiB in use, {peaks[1]:.1f} GiB reserved")
+        facts = [*([f"{self.speed()} over {self.counted} steps"] if self.seconds else []), *peak_memory()]
         if facts:
             log.info("train: %s", ", ".join(facts))
+
+
+def peak_memory() -> list[str]:
+    """The most GPU memory this process held at once, as a clause; nothing without a GPU."""
+    if not torch.cuda.is_available():
+        return []
+    peaks = torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
+    return [f"peak GPU memory {peaks[0]:.1f} GiB in use, {peaks[1]:.1f} GiB reserved"]

@@ -7,9 +7,8 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import httpx2
-
 from medcot.errors import DataError, MachineError, MedcotError
+from medcot.web import httpx
 
 BUSY = {408, 500, 502, 503, 504}
 
@@ -62,7 +61,7 @@ class BusyError(Exception):
         self.refusal = refusal
 
 
-def check_status(status: int, headers: httpx2.Headers, place: Place, path: str = "") -> None:
+def check_status(status: int, headers: httpx.Headers, place: Place, path: str = "") -> None:
     """Turn a failure's status into the error that says what to do; BusyError where another try may help."""
     if status < 400:
         return
@@ -72,7 +71,7 @@ def check_status(status: int, headers: httpx2.Headers, place: Place, path: str =
     raise refused(status, headers, place, path)
 
 
-def refused(status: int, headers: httpx2.Headers, place: Place, path: str) -> MedcotError:
+def refused(status: int, headers: httpx.Headers, place: Place, path: str) -> MedcotError:
     """The error for a status that no repetition changes; Hugging Face tells more in headers of its own."""
     noun = "data set" if place.kind == "dataset" else "model"
     code, message = headers.get("X-Error-Code", ""), headers.get("X-Error-Message", "")
@@ -103,7 +102,7 @@ def refused(status: int, headers: httpx2.Headers, place: Place, path: str) -> Me
     return MachineError(str(place), f"the hub refuses the request ({status})", f"check {place.endpoint}", got=message or None)
 
 
-def unreachable(error: httpx2.RequestError, place: Place) -> MachineError:
+def unreachable(error: httpx.RequestError, place: Place) -> MachineError:
     """Say which step towards the hub failed: name, connection, certificate, answer or transfer."""
     host, causes = error.request.url.host, list(_causes(error))
     mirror = f"check the network, or set {place.endpoint} to a mirror that you can reach"
@@ -111,13 +110,13 @@ def unreachable(error: httpx2.RequestError, place: Place) -> MachineError:
         return MachineError(str(place), f"the name {host} cannot be resolved (DNS)", mirror)
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return MachineError(str(place), f"no trusted connection to {host}", "check clock, proxy and certificates", got=str(error))
-    if isinstance(error, httpx2.ProxyError):
+    if isinstance(error, httpx.ProxyError):
         return MachineError(str(place), "the proxy refuses the connection", "check HTTPS_PROXY", got=str(error))
-    if isinstance(error, httpx2.TimeoutException):
+    if isinstance(error, httpx.TimeoutException):
         return MachineError(str(place), f"no answer from {host} in time", mirror)
-    if isinstance(error, httpx2.ConnectError):
+    if isinstance(error, httpx.ConnectError):
         return MachineError(str(place), f"no connection to {host}", mirror, got=str(error))
-    if isinstance(error, httpx2.TransportError):
+    if isinstance(error, httpx.TransportError):
         return MachineError(str(place), f"the connection to {host} broke off", "run again: it goes on where it stopped")
     return place.no_hub(str(error))
 

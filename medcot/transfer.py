@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx2
 from filelock import FileLock
 from tqdm import tqdm
 
 from medcot.errors import MachineError
 from medcot.refusals import BusyError, Place, check_status, unreachable
+from medcot.web import httpx
 
 TRIES = 4  # without a new byte in between
 PAUSE = 1.0  # seconds more before each further try; the second comes at once
@@ -72,7 +72,7 @@ def digest_of(path: Path, length: int) -> str:
 class Link:
     """How a file is asked for: client, address, headers (a token among them), and the seconds that the server may be silent."""
 
-    client: httpx2.Client
+    client: httpx.Client
     url: str
     headers: dict[str, str]
     timeout: float
@@ -104,9 +104,9 @@ def persist(call: Callable[[], T], place: Place, partial: Path | None = None) ->
     while True:
         try:
             return call()
-        except (httpx2.RequestError, BusyError) as error:
+        except (httpx.RequestError, BusyError) as error:
             failures, size = (0 if _size(partial) > size else failures) + 1, _size(partial)
-            if failures == TRIES or isinstance(error, (httpx2.ConnectError, httpx2.TimeoutException)):
+            if failures == TRIES or isinstance(error, (httpx.ConnectError, httpx.TimeoutException)):
                 raise (error.refusal if isinstance(error, BusyError) else unreachable(error, place)) from None
             time.sleep(PAUSE * (failures - 1))
 
@@ -123,7 +123,7 @@ def _receive(link: Link, file: RemoteFile, partial: Path, place: Place, bar: tqd
     headers = {**link.headers, "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with link.client.stream("GET", link.url, headers=headers, timeout=link.timeout, follow_redirects=True) as response:
         check_status(response.status_code, response.headers, place, file.path)
-        start = have if response.status_code == httpx2.codes.PARTIAL_CONTENT else 0
+        start = have if response.status_code == httpx.codes.PARTIAL_CONTENT else 0
         with partial.open("r+b") as out:
             out.truncate(start)  # a server that knows no ranges sends the file from its beginning
             out.seek(start)

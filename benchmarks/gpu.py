@@ -1,0 +1,243 @@
+"""Run base, train, evaluate_base and evaluate on a GPU over real architectures with random weights: tokens per second and peak memory.
+
+    python benchmarks/gpu.py                            every shape, with and without gradient checkpointing
+    python benchmarks/gpu.py --shapes 7b 14b --steps 20 --padded
+
+Speed and memory do not depend on the values of weights, so none are downloaded: a model directory in hub layout is written with
+random bfloat16 weights in the shape of the real one, and the stages run on it as a user runs them, each in a process of its own.
+Rows have log-normal lengths (mean 700 tokens, sd 250, at most 2,048). A shape needs free disk of twice its 16-bit weights' size.
+`--padded` adds a run of train with padded batches under sdpa, the path of architectures that medcot does not pack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+
+from medcot.demo import train_tokenizer, write_tokenizer
+from medcot.llamafactory import Row, render_row, write_rows
+from medcot.model import choose_hardware
+from medcot.records import read_jsonl
+from medcot.template import encode, get_template
+from medcot.tokenizer import ChatTokenizer, load_tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+MEAN, SD, LONGEST = 700, 250, 2048
+NUM_VAL = 64
+
+
+class Shape(NamedTuple):
+    """A real architecture: its transformers configuration and the template of its family."""
+
+    config: Any
+    template: str
+
+
+def qwen2(hidden: int, inner: int, layers: int, heads: int, kv_heads: int) -> Qwen2Config:
+    return Qwen2Config(
+        vocab_size=152064,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=131072,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+    )
+
+
+SHAPES = {
+    "1.7b": Shape(
+        Qwen3Config(
+            vocab_size=151936,
+            hidden_size=2048,
+            intermediate_size=6144,
+            num_hidden_layers=28,
+            num_attention_heads=16,
+            num_key_value_heads=8,
+            head_dim=128,
+            max_position_embeddings=40960,
+            tie_word_embeddings=True,
+        ),
+        "qwen3",
+    ),
+    "7b": Shape(qwen2(3584, 18944, 28, 28, 4), "deepseekr1"),
+    "llama-8b": Shape(
+        LlamaConfig(
+            vocab_size=128256,
+            hidden_size=4096,
+            intermediate_size=14336,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            max_position_embeddings=131072,
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=False,
+        ),
+        "deepseekr1",
+    ),
+    "14b": Shape(qwen2(5120, 13824, 48, 40, 8), "deepseekr1"),
+}
+
+
+def write_model(directory: Path, shape: Shape, tokenizer: Path) -> None:
+    """Write config, random bfloat16 weights in shards and the tokenizer, as a hub lays a model out."""
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(shape.config, dtype=torch.bfloat16)
+    model.save_pretrained(directory, max_shard_size="4GB")
+    shutil.copytree(tokenizer, directory, dirs_exist_ok=True)
+    del model
+    torch.cuda.empty_cache()
+
+
+def make_rows(count: int, tok: ChatTokenizer, template_name: str, first: int = 0) -> Iterator[Row]:
+    """Join sentences of the sample into rows of log-normal token lengths, each row with an id of its own."""
+    sample = [(row["Complex_CoT"], row["Response"]) for row in read_jsonl(ROOT / "data/sample/base.jsonl")]
+    template, random = get_template(template_name), np.random.default_rng(first)
+    sigma = np.sqrt(np.log1p((SD / MEAN) ** 2))
+    for i in range(count):
+        target = min(LONGEST - 8, random.lognormal(np.log(MEAN) - sigma**2 / 2, sigma))
+        question, parts, length = f"第 {first + i} 例：考虑什么？", [], 0
+        while length < target:
+            parts.append(sample[int(random.integers(len(sample)))][0])
+            row = Row(f"{first + i:016x}", question, "\n".join(parts), sample[i % len(sample)][1])
+            length = len(encode(tok, template, row.question, row.reasoning, row.answer).input_ids)
+        excess = max(0, int(length - target)) * len(row.reasoning) // length
+        yield Row(row.id, question, row.reasoning[: len(row.reasoning) - excess].strip() or "。", row.answer)
+
+
+def write_data(work: Path, tokenizer: Path, template: str, num_rows: int) -> int:
+    """Write train.json, val.json and train.yaml as convert would; returns the tokens of the training rows."""
+    tok, directory = load_tokenizer(tokenizer), work / "data/llamafactory"
+    directory.mkdir(parents=True, exist_ok=True)
+    rows = list(make_rows(num_rows, tok, template))
+    for split, chosen in (("train", rows), ("val", list(make_rows(NUM_VAL, tok, template, first=num_rows)))):
+        write_rows(directory / f"{split}.json", (render_row(row, get_template(template), "", "alpaca") for row in chosen))
+    (directory / "train.yaml").write_text("stage: sft\n", encoding="utf-8")
+    return sum(len(encode(tok, get_template(template), row.question, row.reasoning, row.answer).input_ids) for row in rows)
+
+
+def write_params(work: Path, name: str, template: str, args: argparse.Namespace, *, checkpointing: bool) -> None:
+    content = {
+        "base": {"source": "local", "path": name},
+        "model": {"template": template, "cutoff_len": LONGEST, "quantization": "nf4"},
+        "evaluate": {"split": "val", "max_tokens_per_batch": 16384, "probes": ["头晕恶心怎么办？"], "probe_max_new_tokens": 16},
+        "train": {
+            "max_steps": args.steps,
+            "per_device_train_batch_size": args.batch,
+            "gradient_accumulation_steps": args.accumulation,
+            "per_device_eval_batch_size": args.batch,
+            "gradient_checkpointing": checkpointing,
+            "learning_rate": 1e-4,
+            "lora_rank": 8,
+        },
+    }
+    (work / "params.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+
+
+# Stage train with packing taken away, as for an architecture whose rows medcot cannot keep apart.
+PADDED = """import runpy, medcot.model
+medcot.model.implementation_for = lambda *_: "sdpa"
+runpy.run_module("stages.train", run_name="__main__")"""
+
+
+def run(work: Path, stage: str, command: list[str] | None = None) -> tuple[str, float]:
+    """Run a stage in the work directory; its stderr and seconds. Exits with the stage's own words when it fails."""
+    begin = time.monotonic()
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    result = subprocess.run(
+        command or [sys.executable, "-m", f"stages.{stage}"], cwd=work, env=env, capture_output=True, text=True, check=False
+    )
+    seconds = time.monotonic() - begin
+    if result.returncode:
+        raise SystemExit(f"{stage} ended with {result.returncode}:\n{result.stderr[-3000:]}")
+    return result.stderr, seconds
+
+
+def figures(text: str) -> dict[str, Any]:
+    """Tokens per second and peak memory out of a stage's closing lines."""
+    speed = re.findall(r"([\d,]+) tokens/s", text)
+    peak = re.findall(r"([\d.]+) GiB in use, ([\d.]+) GiB reserved", text)
+    in_use, reserved = peak[-1] if peak else (None, None)
+    return {"tokens_per_s": int(speed[-1].replace(",", "")) if speed else None, "in_use_gib": in_use, "reserved_gib": reserved}
+
+
+def measure(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the chain for one shape; a line of the table for each way of training, with the evaluation on the first."""
+    shape, lines = SHAPES[name], []
+    with tempfile.TemporaryDirectory(dir=args.scratch) as directory:
+        work = Path(directory)
+        facts = [(row["Question"], row["Complex_CoT"], row["Response"]) for row in read_jsonl(ROOT / "data/sample/base.jsonl")]
+        tokenizer = work / "tokenizer"
+        tokenizer.mkdir()
+        write_tokenizer(train_tokenizer(text for row in facts for text in row), tokenizer, get_template(shape.template))
+        write_model(work / "models/import" / name, shape, tokenizer)
+        tokens = write_data(work, tokenizer, shape.template, min(512, args.steps * args.batch * args.accumulation))
+        (work / "models/import_adapter").mkdir(parents=True)
+        ways = [("packed", False, None), ("packed, checkpointing", True, None)]
+        ways += [("padded, checkpointing", True, [sys.executable, "-c", PADDED])] if args.padded else []
+        for i, (way, checkpointing, command) in enumerate(ways):
+            write_params(work, name, shape.template, args, checkpointing=checkpointing)
+            if i == 0:
+                _, base_seconds = run(work, "base")
+            trained, seconds = run(work, "train", command)
+            metrics = json.loads((work / "metrics/train.json").read_text(encoding="utf-8"))
+            line = {"shape": name, "way": way, "steps": metrics["num_steps"], "rows_tokens": tokens, "train": figures(trained)}
+            line |= {"train_seconds": round(seconds), "eval_loss": metrics["eval_loss"], "moved_rate": metrics["moved_rate"]}
+            if i == 0:
+                line["base_seconds"] = round(base_seconds)
+                line["evaluate_base"] = figures(run(work, "evaluate_base")[0])
+                line["evaluate"] = figures(run(work, "evaluate")[0])
+            lines.append(line)
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+    return lines
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The figures as a Markdown table."""
+    rows = ["| shape | training | steps | train tokens/s | peak GiB | evaluate tokens/s | peak GiB |", "|---|---|---|---|---|---|---|"]
+    for line in lines:
+        train, tuned = line["train"], line.get("evaluate", {})
+        cells = [line["shape"], line["way"], line["steps"], train["tokens_per_s"], train["reserved_gib"]]
+        rows.append("| " + " | ".join(str(c) for c in [*cells, tuned.get("tokens_per_s", ""), tuned.get("reserved_gib", "")]) + " |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--steps", type=int, default=20, help="optimiser steps of each training")
+    parser.add_argument("--batch", type=int, default=4, help="rows of one forward pass")
+    parser.add_argument("--accumulation", type=int, default=4)
+    parser.add_argument("--padded", action="store_true", help="also train with padded batches under sdpa")
+    parser.add_argument("--scratch", type=Path, help="where the weights go while they are needed; default: the temporary directory")
+    parser.add_argument("--out", type=Path, help="write the lines as JSON there")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit(f"benchmarks/gpu.py needs a GPU: {choose_hardware().reason}")
+    print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}, CUDA {torch.version.cuda}", flush=True)
+    lines = [line for name in args.shapes for line in measure(name, args)]
+    if args.out:
+        args.out.write_text(json.dumps(lines, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(table(lines))
+
+
+if __name__ == "__main__":
+    main()
