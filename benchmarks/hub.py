@@ -58,7 +58,7 @@ def resumed(hub: FakeHub, platform: str) -> bool:
     """Break a file off in the middle, run again, and print the bytes that each run received."""
     with tempfile.TemporaryDirectory() as folder:
         prepare(FAULTS[0], hub)
-        row = '{"Question": "胸痛？", "Complex_CoT": "Step 1.", "Response": "心电图"}'
+        row = f'{{"Question": "胸痛？", "Complex_CoT": "{"Step. " * 5000}", "Response": "心电图"}}'
         rows = SIZE // (len(row.encode()) + 2)
         commit = hub.add("dataset", REPO, {FILE: f"[{', '.join([row] * rows)}]".encode()})
         directory, variables = project(Path(folder), platform, commit, num_rows=rows), hub.environment(Path(folder) / "home")

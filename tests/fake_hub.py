@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,16 @@ def sha256(content: bytes) -> str:
 
 def git_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """One of the two servers; a client that goes away is no news."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -73,7 +84,7 @@ class FakeHub:
         self.token = ""
         self.faults: list[dict[str, Any]] = []
         self.log: list[Asked] = []
-        self.servers = [ThreadingHTTPServer(("127.0.0.1", 0), self._handler(storage)) for storage in (False, True)]
+        self.servers = [Server(("127.0.0.1", 0), self._handler(storage)) for storage in (False, True)]
         self.url, self.storage_url = (f"http://127.0.0.1:{server.server_port}" for server in self.servers)
 
     def _handler(self, storage: bool) -> type[Handler]:
