@@ -47,8 +47,8 @@ def stages_run(output: str) -> Counter[str]:
 
 
 def table(output: str) -> list[str]:
-    """The lines of the table at the end that stand for experiments, sorted."""
-    return sorted(line for line in output.splitlines() if re.search(r"\bdemo-|\bv\d-", line) and line.startswith("|"))
+    """Name and values of every experiment of the table at the end, in order of names."""
+    return sorted(re.findall(r"^\|[^|]*\[([\w.-]+\] *\|.*)$", output, flags=re.M))
 
 
 def expected(path: Path) -> Counter[str]:
