@@ -16,7 +16,7 @@ from typing import Any
 
 from medcot.errors import DataError
 from medcot.template import THINK_CLOSE, Template, encode_prompt, prefill_of
-from medcot.tokenizer import CONFIG_FILE, TOKENIZER_FILE, ChatTokenizer
+from medcot.tokenizer import CONFIG_FILE, ChatTokenizer
 
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 # Earlier turns of the assistant lose their reasoning, as Qwen3 and R1 expect; the last one, which a client may continue, keeps it.
@@ -111,15 +111,17 @@ def modelfile(template: Template, eos_token: str, system: str, weights: str, sam
         *([f'SYSTEM """{system}"""'] if system else []),
         *(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops),
         *(f"PARAMETER {key} {value}" for key, value in (chosen or {"temperature": 0}).items()),
+        "PARAMETER repeat_penalty 1",  # Ollama's default would punish a drug's name for being said again
     ]
     return "\n".join(lines) + "\n"
 
 
 def settle_tokenizer(directory: Path, template: Template, eos_token: str, system: str) -> None:
-    """Put the chat template beside a tokenizer, and keep the tokenizer from adding tokens of its own.
+    """Put the chat template beside a tokenizer and make its config say what the template does.
 
-    The template writes BOS where the format has one. A server that lets the tokenizer add it once more, as raw completions do, would
-    send two; `add_bos_token: false` does not prevent that (transformers 5.23 follows tokenizer.json), so it goes there too.
+    The template writes BOS where the format has one. Chat endpoints add no other, but llama.cpp would, unless `add_bos_token` is false
+    when the model is converted. tokenizer.json stays the base's: llama.cpp's converter knows tokenizers by the ids of a sample text,
+    BOS included. So raw completions, where the tokenizer does add it, take the prompt without BOS, as they do for the base.
     """
     path = directory / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -127,20 +129,7 @@ def settle_tokenizer(directory: Path, template: Template, eos_token: str, system
     # The generic class reads tokenizer.json as it stands; LlamaTokenizerFast over a byte-level one lost Chinese in several releases.
     config |= {"add_bos_token": False, "add_eos_token": False, "tokenizer_class": "PreTrainedTokenizerFast"}
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
-    path = directory / TOKENIZER_FILE
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if _adds_tokens(content.get("post_processor")):
-        content["post_processor"] = None
-        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     (directory / CHAT_TEMPLATE_FILE).write_text(chat_template(template, eos_token, system), encoding="utf-8")
-
-
-def _adds_tokens(processor: dict[str, Any] | None) -> bool:
-    if processor is None:
-        return False
-    return processor["type"] != "ByteLevel" and not (
-        processor["type"] == "Sequence" and all(not _adds_tokens(part) for part in processor["processors"])
-    )
 
 
 def check_chat_template(tokenizer: Any, tok: ChatTokenizer, template: Template, system: str, questions: Sequence[str]) -> None:

@@ -110,23 +110,23 @@ def test_without_generation_prompt_the_user_turn_is_closed_and_no_assistant_turn
         assert text == "<|im_start|>user\n胸痛？<|im_end|>\n"
 
 
-def test_bos_stands_once_however_a_server_tokenises_the_prompt(tmp_path: Path) -> None:
-    """Raw completions tokenise with special tokens, which the R1 tokenizer adds before it is settled."""
-    before = check_transformers_load(write_r1_tokenizer(tmp_path / "before"))
-    settled = Settled(tmp_path / "after", "deepseekr1")
+def test_bos_stands_once_in_a_chat_and_in_a_raw_completion_without_it(tmp_path: Path) -> None:
+    """Chats are tokenised without special tokens, raw completions with them: there the R1 tokenizer adds BOS itself."""
+    settled = Settled(tmp_path, "deepseekr1")
+    bos = settled.template.prefix
+    assert settled.ids([user(TEXTS[0])]).count(settled.tok.added[bos]) == 1
     prompt = settled.text([user(TEXTS[0])], add_generation_prompt=True)
-    bos = settled.tok.added["<｜begin▁of▁sentence｜>"]
-    assert list(before(prompt)["input_ids"]).count(bos) == 2
-    for add_special_tokens in (True, False):
-        ids = list(settled.theirs(prompt, add_special_tokens=add_special_tokens)["input_ids"])
-        assert ids.count(bos) == 1
-        assert ids == settled.ours(TEXTS[0])
+    assert prompt.startswith(bos)
+    assert list(settled.theirs(prompt.removeprefix(bos))["input_ids"]) == settled.ours(TEXTS[0])
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert (config["add_bos_token"], config["add_eos_token"]) == (False, False)  # what llama.cpp's converter goes by
 
 
-def test_settling_changes_no_id_of_plain_text(settled: Settled, tmp_path: Path) -> None:
-    original = load_tokenizer(WRITERS[settled.template.name](tmp_path / "original"))
+def test_settling_changes_no_id_and_no_byte_of_the_vocabulary(settled: Settled, tmp_path: Path) -> None:
+    original = WRITERS[settled.template.name](tmp_path / "original")
+    assert settled.tok.fingerprint == load_tokenizer(original).fingerprint
     for text in TEXTS:
-        assert list(settled.theirs(text)["input_ids"]) == original.encode(text)
+        assert list(settled.theirs(text, add_special_tokens=False)["input_ids"]) == load_tokenizer(original).encode(text)
 
 
 def test_control_tokens_in_a_question_forge_a_turn_unless_the_server_sanitises(settled: Settled) -> None:
@@ -200,6 +200,7 @@ def test_the_modelfile_samples_as_the_base_does() -> None:
         'PARAMETER stop "<｜end▁of▁sentence｜>"',
         "PARAMETER temperature 0.6",
         "PARAMETER top_p 0.95",
+        "PARAMETER repeat_penalty 1",
     ]
 
 

@@ -290,7 +290,7 @@ def test_an_r1_model_is_exported_with_its_prefill_and_one_bos(in_tmp: Path) -> N
     tokenizer, ours = AutoTokenizer.from_pretrained("out"), load_tokenizer(TOKENIZER)
     text = tokenizer.apply_chat_template([{"role": "user", "content": "头痛？"}], add_generation_prompt=True, tokenize=False)
     assert text == "<｜begin▁of▁sentence｜><｜User｜>头痛？<｜Assistant｜><think>\n"
-    assert list(tokenizer(text)["input_ids"]) == encode_prompt(ours, template, "头痛？")
+    assert list(tokenizer(text, add_special_tokens=False)["input_ids"]) == encode_prompt(ours, template, "头痛？")
     assert json.loads(Path("out/generation_config.json").read_text("utf-8"))["eos_token_id"] == [ours.eos_id]
 
 
