@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 SIMILARITY_EDGES = np.arange(21) / 20
-# Lengths spread over orders of magnitude: eight bins between each two powers of two, which cut-offs mostly are.
-LENGTH_EDGES = np.array([*range(8), *((8 + step) << power for power in range(21) for step in range(8))])
+# Lengths spread over orders of magnitude: eight bins, equally wide on a logarithmic axis, to each doubling.
+LENGTH_EDGES = np.unique(np.round(2 ** (np.arange(8 * 24 + 1) / 8)).astype(np.int64))
 VERDICTS = ("duplicate", "conflict", "similar")
 LEFT_OUT = "left_out"
 
