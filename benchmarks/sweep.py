@@ -34,7 +34,7 @@ def run(directory: Path, *arguments: str) -> str:
     result = subprocess.run(
         command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    print(f"$ medcot sweep {' '.join(arguments)}\n  exit {result.returncode}, {time.monotonic() - start:.1f} s")
+    print(f"$ medcot sweep {' '.join(arguments)}\n  exit {result.returncode}, {time.monotonic() - start:.1f} s", flush=True)
     if result.returncode:
         print(result.stdout[-4000:])
         raise SystemExit(1)
@@ -73,9 +73,11 @@ def main() -> None:
     args = parser.parse_args()
     tables = []
     with tempfile.TemporaryDirectory(prefix="medcot-") as scratch:
-        for name, options in (("here", []), ("queue", ["--queue"])):
-            clone = (args.keep or Path(scratch)) / name
+        clones = {name: (args.keep or Path(scratch)) / name for name in ("here", "queue")}
+        for clone in clones.values():  # both before the first run, so that a commit made meanwhile reaches neither
             subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        for name, clone in clones.items():
+            options = ["--queue"] if name == "queue" else []
             output = run(clone, args.sweep, *options)
             check("ran", stages_run(output), expected(clone / args.sweep))
             tables.append(table(output))
