@@ -44,7 +44,7 @@ $(VENV)/ready-dev: $(VENV)/ready requirements-dev.lock requirements-llamafactory
 
 # Pins plain versions: a CPU or a CUDA build of torch satisfies `torch==X`, and the CUDA packages come with the CUDA build alone.
 LOCKED = $(CURDIR)/.medcot/lock/bin/python -m pip
-PLAIN = sed -E 's/\+[a-z0-9.]+$$//' | grep -vE '^(nvidia-|cuda-|triton)'
+PLAIN = sed -E 's/\+[a-z0-9.]+$$//' | grep -vE '^(nvidia-(cu|nccl|nv)|cuda-|triton)'
 lock:
 	rm -rf .medcot/lock && $(PYTHON) -m venv .medcot/lock
 	$(LOCKED) install --quiet setuptools .
