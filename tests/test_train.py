@@ -170,6 +170,7 @@ class Stop(TrainerCallback):  # type: ignore[misc]
     """Kill this process once a step is done."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_step_end(args, state, control, **kwargs)  # Progress, in killed_run
         if state.global_step == 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
