@@ -24,7 +24,7 @@ from hub_faults import FAULTS, FILE, REPO, STORAGE, Fault, environment, hub_para
 from stage_project import make_project  # noqa: E402
 
 SIZE = 20_000_000  # bytes of the file that is resumed
-QUICK = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+QUICK = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1", "MODELSCOPE_API_TIMEOUT": "1"}
 
 
 def run(directory: Path, variables: dict[str, str]) -> tuple[int, str, float]:

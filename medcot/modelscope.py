@@ -18,7 +18,7 @@ from medcot.web import httpx
 
 ENDPOINT = "https://modelscope.cn"
 CACHE = "~/.cache/modelscope"
-TIMEOUT = 10.0  # seconds that the server may be silent
+TIMEOUT = "10"  # seconds that the server may be silent, where `MODELSCOPE_API_TIMEOUT` says nothing
 PAGE = 200  # files of a data set in one answer
 
 
@@ -34,6 +34,8 @@ class ModelScope:
         # Older routes know the cookie only, newer ones the header; httpx passes neither on to another host.
         self.headers = {"Authorization": f"Bearer {token}", "Cookie": f"m_session_id={token}"} if token else {}
         self.place = Place("ModelScope", kind, repo, revision, section, "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN", bool(token))
+        seconds = os.environ.get("MODELSCOPE_API_TIMEOUT", TIMEOUT)
+        self.timeout = float(seconds if seconds.isdigit() else TIMEOUT)
         cache = Path(os.environ.get("MODELSCOPE_CACHE") or CACHE).expanduser()
         self.folder = cache / f"{kind}s" / repo.replace("/", "--")
 
@@ -78,7 +80,7 @@ class ModelScope:
         """Ask one route of the repository and return the data of its answer."""
         place = self.place
         url = f"{self.endpoint}/api/v1/{place.kind}s/{place.repo}/{route}"
-        response = client.get(url, params=params, headers=self.headers, timeout=TIMEOUT, follow_redirects=True)
+        response = client.get(url, params=params, headers=self.headers, timeout=self.timeout, follow_redirects=True)
         check_status(response.status_code, response.headers, place)
         try:
             body = response.json()
@@ -106,4 +108,4 @@ class ModelScope:
         address = str(httpx.URL(url, params={"Revision": commit, "FilePath": file.path}))
         lock = self.folder / ".locks" / f"{commit}-{file.path.replace('/', '-')}.lock"
         with httpx.Client() as client:
-            fetch(Link(client, address, self.headers, TIMEOUT), file, self.snapshot(commit) / file.path, lock, self.place)
+            fetch(Link(client, address, self.headers, self.timeout), file, self.snapshot(commit) / file.path, lock, self.place)

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from medcot.checks import UNREADABLE_CODES
-from medcot.hub_data import HubParams, check_num_rows, fetch_data_file
+from medcot.hub_params import HubParams, check_num_rows
 from medcot.ledger import events_frame, write_ledger
 from medcot.mapping import MAPPINGS, FieldParams, Mapping, choose_mapping, to_raw_records
 from medcot.params import Params, load_section
@@ -73,6 +73,8 @@ def find_source(params: DownloadParams) -> Source:
         return Source(SAMPLE, "sample", {})
     if params.source == "file":
         return Source(import_path(IMPORT, params.file), params.file, {})
+    from medcot.hub_data import fetch_data_file  # the hub's client takes longer to load than all else here
+
     file = fetch_data_file(params.hub)
     return Source(file.path, f"{params.hub.repo}/{file.name}", {"hub": file.metrics(params.hub)})
 

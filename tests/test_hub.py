@@ -19,7 +19,8 @@ from stage_project import make_project
 from medcot import libraries, modelscope, transfer
 from medcot.errors import DataError, MachineError, MedcotError
 from medcot.hub import licence_of, open_repo, read_card
-from medcot.hub_data import HubParams, fetch_data_file
+from medcot.hub_data import fetch_data_file
+from medcot.hub_params import HubParams
 from medcot.huggingface import HuggingFace
 from medcot.libraries import online
 from medcot.modelscope import ModelScope
@@ -60,7 +61,7 @@ def machine(server: FakeHub, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(transfer, "PAUSE", 0)
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.5)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
-    monkeypatch.setattr(modelscope, "TIMEOUT", 0.5)
+    monkeypatch.setenv("MODELSCOPE_API_TIMEOUT", "1")
     for name in ("HF_TOKEN", "MODELSCOPE_API_TOKEN", "MODELSCOPE_DOMAIN"):
         monkeypatch.delenv(name, raising=False)
     return Machine(server, in_tmp / "家 home", run)

@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from train_factory import CPU, Base, write_train_workspace
 
-from medcot import libraries, modelscope, transfer
+from medcot import libraries, transfer
 from medcot.errors import DataError, MachineError
 from medcot.model import load_base, read_base_record
 from medcot.stage import run_stage
@@ -75,7 +75,6 @@ def machine(server: FakeHub, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> M
     server.heal()
     server.token, server.gated = "", set()
     monkeypatch.setattr(transfer, "PAUSE", 0)
-    monkeypatch.setattr(modelscope, "TIMEOUT", 2.0)
     return Machine(server, home, set_up)
 
 
