@@ -105,8 +105,9 @@ def persist(call: Callable[[], T], place: Place, partial: Path | None = None) ->
         try:
             return call()
         except (httpx.RequestError, BusyError) as error:
-            failures, size = (0 if _size(partial) > size else failures) + 1, _size(partial)
-            if failures == TRIES or isinstance(error, (httpx.ConnectError, httpx.TimeoutException)):
+            stuck, size = _size(partial) == size, _size(partial)
+            failures = failures + 1 if stuck else 1
+            if failures == TRIES or (stuck and isinstance(error, (httpx.ConnectError, httpx.TimeoutException))):
                 raise (error.refusal if isinstance(error, BusyError) else unreachable(error, place)) from None
             time.sleep(PAUSE * (failures - 1))
 

@@ -242,10 +242,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self.fault.get("fault") in ("truncate", "reset"):
+        if self.fault.get("fault") in ("truncate", "reset", "stall"):
             self.write(body[: len(body) // 2])
             self.wfile.flush()
             self.close_connection = True
+            if self.fault["fault"] == "stall":
+                time.sleep(self.fault["seconds"])
             if self.fault["fault"] == "reset":  # closing with linger 0 sends RST instead of FIN
                 time.sleep(0.02)  # what was sent before arrives
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

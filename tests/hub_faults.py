@@ -119,6 +119,7 @@ FAULTS = [
     Fault("shorter, and said to be whole", 3, f"the file should be {len(BODY)} bytes long, got {len(BODY) // 3};", inject=_at("shorter")),
     Fault("cut off once", 0, "40 rows read", inject=_at("truncate", times=1)),
     Fault("reset once", 0, "40 rows read", inject=_at("reset", times=1)),
+    Fault("silent in the middle, once", 0, "40 rows read", inject=_at("stall", seconds=1.5, times=1)),
     Fault("reset again and again", 3, "broke off; run again: it goes on where it stopped", inject=_at("reset")),
     Fault("disk too small", 3, "the disk has no room for ", environment={"disk": "1"}),
 ]
