@@ -22,14 +22,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from medcot.demo import train_tokenizer, write_tokenizer
 from medcot.llamafactory import Row, render_row, write_rows
 from medcot.model import choose_hardware
 from medcot.records import read_jsonl
@@ -37,15 +36,12 @@ from medcot.template import encode, get_template
 from medcot.tokenizer import ChatTokenizer, load_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from factories import write_qwen3_tokenizer  # noqa: E402 - a small tokenizer whose ids lie in every vocabulary
+
+TEMPLATE = get_template("qwen3")
 MEAN, SD, LONGEST = 700, 250, 2048
 NUM_VAL = 64
-
-
-class Shape(NamedTuple):
-    """A real architecture: its transformers configuration and the template of its family."""
-
-    config: Any
-    template: str
 
 
 def qwen2(hidden: int, inner: int, layers: int, heads: int, kv_heads: int) -> Qwen2Config:
@@ -63,54 +59,49 @@ def qwen2(hidden: int, inner: int, layers: int, heads: int, kv_heads: int) -> Qw
 
 
 SHAPES = {
-    "1.7b": Shape(
-        Qwen3Config(
-            vocab_size=151936,
-            hidden_size=2048,
-            intermediate_size=6144,
-            num_hidden_layers=28,
-            num_attention_heads=16,
-            num_key_value_heads=8,
-            head_dim=128,
-            max_position_embeddings=40960,
-            tie_word_embeddings=True,
-        ),
-        "qwen3",
+    "1.7b": Qwen3Config(
+        vocab_size=151936,
+        hidden_size=2048,
+        intermediate_size=6144,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=40960,
+        tie_word_embeddings=True,
     ),
-    "7b": Shape(qwen2(3584, 18944, 28, 28, 4), "deepseekr1"),
-    "llama-8b": Shape(
-        LlamaConfig(
-            vocab_size=128256,
-            hidden_size=4096,
-            intermediate_size=14336,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            num_key_value_heads=8,
-            max_position_embeddings=131072,
-            rms_norm_eps=1e-5,
-            tie_word_embeddings=False,
-        ),
-        "deepseekr1",
+    "7b": qwen2(3584, 18944, 28, 28, 4),
+    "llama-8b": LlamaConfig(
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=131072,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
     ),
-    "14b": Shape(qwen2(5120, 13824, 48, 40, 8), "deepseekr1"),
+    "14b": qwen2(5120, 13824, 48, 40, 8),
 }
+# The shapes of Qwen3-1.7B and of DeepSeek-R1-Distill-Qwen-7B, -Llama-8B and -Qwen-14B, from their public config.json.
 
 
-def write_model(directory: Path, shape: Shape, tokenizer: Path) -> None:
+def write_model(directory: Path, config: Any, tokenizer: Path) -> None:
     """Write config, random bfloat16 weights in shards and the tokenizer, as a hub lays a model out."""
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(shape.config, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(directory, max_shard_size="4GB")
     shutil.copytree(tokenizer, directory, dirs_exist_ok=True)
     del model
     torch.cuda.empty_cache()
 
 
-def make_rows(count: int, tok: ChatTokenizer, template_name: str, first: int = 0) -> Iterator[Row]:
+def make_rows(count: int, tok: ChatTokenizer, first: int = 0) -> Iterator[Row]:
     """Join sentences of the sample into rows of log-normal token lengths, each row with an id of its own."""
     sample = [(row["Complex_CoT"], row["Response"]) for row in read_jsonl(ROOT / "data/sample/base.jsonl")]
-    template, random = get_template(template_name), np.random.default_rng(first)
+    random = np.random.default_rng(first)
     sigma = np.sqrt(np.log1p((SD / MEAN) ** 2))
     for i in range(count):
         target = min(LONGEST - 8, random.lognormal(np.log(MEAN) - sigma**2 / 2, sigma))
@@ -118,26 +109,26 @@ def make_rows(count: int, tok: ChatTokenizer, template_name: str, first: int = 0
         while length < target:
             parts.append(sample[int(random.integers(len(sample)))][0])
             row = Row(f"{first + i:016x}", question, "\n".join(parts), sample[i % len(sample)][1])
-            length = len(encode(tok, template, row.question, row.reasoning, row.answer).input_ids)
+            length = len(encode(tok, TEMPLATE, row.question, row.reasoning, row.answer).input_ids)
         excess = max(0, int(length - target)) * len(row.reasoning) // length
         yield Row(row.id, question, row.reasoning[: len(row.reasoning) - excess].strip() or "。", row.answer)
 
 
-def write_data(work: Path, tokenizer: Path, template: str, num_rows: int) -> int:
+def write_data(work: Path, tokenizer: Path, num_rows: int) -> int:
     """Write train.json, val.json and train.yaml as convert would; returns the tokens of the training rows."""
     tok, directory = load_tokenizer(tokenizer), work / "data/llamafactory"
     directory.mkdir(parents=True, exist_ok=True)
-    rows = list(make_rows(num_rows, tok, template))
-    for split, chosen in (("train", rows), ("val", list(make_rows(NUM_VAL, tok, template, first=num_rows)))):
-        write_rows(directory / f"{split}.json", (render_row(row, get_template(template), "", "alpaca") for row in chosen))
+    rows = list(make_rows(num_rows, tok))
+    for split, chosen in (("train", rows), ("val", list(make_rows(NUM_VAL, tok, first=num_rows)))):
+        write_rows(directory / f"{split}.json", (render_row(row, TEMPLATE, "", "alpaca") for row in chosen))
     (directory / "train.yaml").write_text("stage: sft\n", encoding="utf-8")
-    return sum(len(encode(tok, get_template(template), row.question, row.reasoning, row.answer).input_ids) for row in rows)
+    return sum(len(encode(tok, TEMPLATE, row.question, row.reasoning, row.answer).input_ids) for row in rows)
 
 
-def write_params(work: Path, name: str, template: str, args: argparse.Namespace, *, checkpointing: bool) -> None:
+def write_params(work: Path, name: str, args: argparse.Namespace, *, checkpointing: bool) -> None:
     content = {
         "base": {"source": "local", "path": name},
-        "model": {"template": template, "cutoff_len": LONGEST, "quantization": "nf4"},
+        "model": {"template": TEMPLATE.name, "cutoff_len": LONGEST, "quantization": "nf4"},
         "evaluate": {"split": "val", "max_tokens_per_batch": 16384, "probes": ["头晕恶心怎么办？"], "probe_max_new_tokens": 16},
         "train": {
             "max_steps": args.steps,
@@ -181,20 +172,17 @@ def figures(text: str) -> dict[str, Any]:
 
 def measure(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the chain for one shape; a line of the table for each way of training, with the evaluation on the first."""
-    shape, lines = SHAPES[name], []
+    lines = []
     with tempfile.TemporaryDirectory(dir=args.scratch) as directory:
         work = Path(directory)
-        facts = [(row["Question"], row["Complex_CoT"], row["Response"]) for row in read_jsonl(ROOT / "data/sample/base.jsonl")]
-        tokenizer = work / "tokenizer"
-        tokenizer.mkdir()
-        write_tokenizer(train_tokenizer(text for row in facts for text in row), tokenizer, get_template(shape.template))
-        write_model(work / "models/import" / name, shape, tokenizer)
-        tokens = write_data(work, tokenizer, shape.template, min(512, args.steps * args.batch * args.accumulation))
+        tokenizer = write_qwen3_tokenizer(work / "tokenizer", vocab_size=1000)
+        write_model(work / "models/import" / name, SHAPES[name], tokenizer)
+        tokens = write_data(work, tokenizer, min(512, args.steps * args.batch * args.accumulation))
         (work / "models/import_adapter").mkdir(parents=True)
         ways = [("packed", False, None), ("packed, checkpointing", True, None)]
         ways += [("padded, checkpointing", True, [sys.executable, "-c", PADDED])] if args.padded else []
         for i, (way, checkpointing, command) in enumerate(ways):
-            write_params(work, name, shape.template, args, checkpointing=checkpointing)
+            write_params(work, name, args, checkpointing=checkpointing)
             if i == 0:
                 _, base_seconds = run(work, "base")
             trained, seconds = run(work, "train", command)

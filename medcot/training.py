@@ -121,6 +121,9 @@ def run(
         processing_class=tokenizer,
         callbacks=[MarkComplete(), Progress(), *stopping],
     )
+    if params.gradient_checkpointing:
+        # The trainer turns it on when it starts; the attempt at the longest batch comes before, and must need no more memory than a step.
+        trainer.model.gradient_checkpointing_enable(config.gradient_checkpointing_kwargs)
     longest = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
     lengths = [len(rows[i].input_ids) for i in longest]
     size, per_step = params.per_device_train_batch_size, params.rows_per_step

@@ -396,6 +396,21 @@ def test_out_of_memory_on_one_row_or_in_the_middle_says_what_else_to_do(
         train(base, tmp_path, params())
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_longest_batch_is_attempted_as_the_steps_will_run(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    original, recomputing = SFTTrainer.compute_loss, []
+
+    def compute_loss(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        recomputing.append(any(getattr(module, "gradient_checkpointing", False) for module in model.modules()))
+        return original(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(SFTTrainer, "compute_loss", compute_loss)
+    train(base, tmp_path, params(max_steps=1, gradient_checkpointing=wanted))
+    assert recomputing == [wanted, wanted], "the attempt, then the step"
+
+
 def test_an_error_that_is_no_out_of_memory_is_not_hidden(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out_of_memory_above(0, monkeypatch, RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):
