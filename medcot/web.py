@@ -1,15 +1,13 @@
-"""The HTTP library that huggingface_hub speaks: httpx2 since its release 2, httpx before; the errors of its client are of that one."""
+"""The HTTP library of huggingface_hub's own client, whose errors are of that one: httpx2 since its release 2, httpx before."""
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or int(version("huggingface_hub").split(".")[0]) >= 2:
     import httpx2 as httpx
 else:
-    try:
-        import httpx2 as httpx
-    except ModuleNotFoundError:
-        import httpx
+    import httpx
 
 __all__ = ["httpx"]
