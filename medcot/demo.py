@@ -108,7 +108,7 @@ def train_model(model: Any, rows: Sequence[Encoded], training: DemoTraining) -> 
     """
     limit_threads(sum(p.numel() for p in model.parameters()))
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
-    rising = max(0.1, 2 / training.steps)  # a rise of less than two steps would be a division by zero
+    rising = max(0.1, 2 / training.steps)  # a rise of one step would be a division by zero
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=training.steps, pct_start=rising)
     blocks = iterate_blocks([row.input_ids for row in rows], training.seed)
     losses: list[float] = []

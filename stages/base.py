@@ -50,7 +50,7 @@ class BaseParams(Params):
     """For source hub: a commit of 40 hex digits; a branch or tag is resolved to one, recorded, and warned of."""
     template: Literal["qwen3", "deepseekr1", "deepdoctor"] = "qwen3"
     """For source demo: the chat format it is taught; keep it equal to model.template."""
-    steps: int = Field(800, ge=2, le=100_000)
+    steps: int = Field(800, ge=3, le=100_000)
     """For source demo: optimiser steps; more steps give a better base and take longer."""
     batch_size: int = Field(4, ge=1, le=1024)
     """For source demo: blocks of 256 tokens in one step."""

@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(tok: ChatTokenizer) -> No
         train_model(model, encoded(tok), DemoTraining(3, 4, 1e-3, 1))
 
 
-@pytest.mark.parametrize("steps", [2, 3, 10, 20])
+@pytest.mark.parametrize("steps", [3, 4, 10, 20])
 def test_the_fewest_steps_have_a_schedule_too(tok: ChatTokenizer, steps: int) -> None:
     model = build_model(len(tok), tok.added[PAD_TOKEN], tok.eos_id, seed=1)
     assert math.isfinite(train_model(model, encoded(tok), DemoTraining(steps, batch_size=1, learning_rate=1e-3, seed=1)))
