@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from medcot.outcome import Outcome, summarise, write_logs
-from medcot.progress import Progress
 
 
 def log(losses: list[float], **extra: Any) -> list[dict[str, float]]:
@@ -54,40 +49,3 @@ def test_the_logs_are_csv_with_a_header_even_when_empty(tmp_path: Path) -> None:
     assert (tmp_path / "eval_log.csv").read_text() == "step,eval_loss\n1,2.25\n"
     write_logs(tmp_path, Outcome())
     assert (tmp_path / "eval_log.csv").read_text() == "step,eval_loss\n"
-
-
-def watch(steps: int, start: int = 0) -> None:
-    """Feed a progress callback as the trainer does."""
-    progress, state = Progress(), SimpleNamespace(max_steps=steps, global_step=start)
-    progress.on_train_begin(None, state, None)
-    for step in range(start + 1, steps + 1):
-        state.global_step = step
-        progress.on_log(None, state, None, logs={"loss": 1.0 / step})
-        if step == steps // 2:
-            progress.on_log(None, state, None, logs={"eval_loss": 0.5})
-    progress.on_train_end(None, state, None)
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_shows_a_bar_with_the_loss(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    stderr = Terminal()
-    monkeypatch.setattr(sys, "stderr", stderr)
-    watch(40, start=10)
-    assert "loss 0.0250 val 0.5000" in stderr.getvalue()
-    assert "40/40" in stderr.getvalue()
-    assert "step" not in caplog.text
-
-
-def test_a_file_gets_ten_lines_and_no_bar(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(logging.getLogger("medcot"), "propagate", True)
-    stderr = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stderr)
-    with caplog.at_level(logging.INFO, "medcot"):
-        watch(200)
-    assert stderr.getvalue() == ""
-    assert len(caplog.messages) == 10
-    assert caplog.messages[-1] == "train: step 200 of 200, loss 0.0050, val 0.5000"

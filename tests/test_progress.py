@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -69,9 +70,23 @@ def test_a_long_run_says_so_ten_times(caplog: pytest.LogCaptureFixture) -> None:
     assert len([line for line in lines(caplog) if "step" in line and " of " in line]) == 10
 
 
-def test_a_terminal_shows_a_bar_with_the_same_facts(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    run(3, [1.0, 1.0, 1.0])
-    shown = capsys.readouterr().err
-    assert "train: 100%" in shown
-    assert "loss 0.6667 val 3.0000 500 tokens/s" in shown
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar_with_the_same_facts(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with caplog.at_level(logging.INFO, logger="medcot"):
+        run(40, [1.0] * 30, start=10)
+    assert "40/40" in stderr.getvalue()
+    assert "loss 0.0667 val 3.0000 500 tokens/s" in stderr.getvalue()
+    assert not [line for line in lines(caplog) if "step" in line and " of " in line]
+
+
+def test_a_file_gets_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    run(200, [1.0] * 200)
+    assert stderr.getvalue() == ""
