@@ -85,7 +85,9 @@ class FakeHub:
         self.faults: list[dict[str, Any]] = []
         self.log: list[Asked] = []
         self.servers = [Server(("127.0.0.1", 0), self._handler(storage)) for storage in (False, True)]
-        self.url, self.storage_url = (f"http://127.0.0.1:{server.server_port}" for server in self.servers)
+        # Another host, not only another port: huggingface_hub 1 takes one host for one hub and follows its redirects.
+        hosts = ("127.0.0.1", "localhost")
+        self.url, self.storage_url = (f"http://{host}:{server.server_port}" for host, server in zip(hosts, self.servers, strict=True))
 
     def _handler(self, storage: bool) -> type[Handler]:
         return type("BoundHandler", (Handler,), {"hub": self, "storage": storage})
