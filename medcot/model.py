@@ -33,6 +33,7 @@ SMALL_MODEL = 10_000_000
 ALLOW_CPU = "MEDCOT_ALLOW_LARGE_ON_CPU"
 ADAPTER_CONFIG = "adapter_config.json"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
+GIB = 2**30
 log = logging.getLogger("medcot")
 
 
@@ -58,6 +59,14 @@ def choose_hardware() -> Hardware:
             return Hardware("cuda", "bfloat16", "varlen", f"{name} computes in bfloat16")
         return Hardware("cuda", "float16", "varlen", f"{name} has no bfloat16")
     return Hardware("cpu", "float32", "varlen", why_no_gpu())
+
+
+def peak_memory() -> list[str]:
+    """The most GPU memory this process held at once, as a clause; nothing without a GPU."""
+    if not torch.cuda.is_available():
+        return []
+    peaks = torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
+    return [f"peak GPU memory {peaks[0]:.1f} GiB in use, {peaks[1]:.1f} GiB reserved"]
 
 
 def limit_threads(num_parameters: int) -> None:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from medcot.attention import pack, packs
 from medcot.errors import MachineError
-from medcot.progress import peak_memory
+from medcot.model import peak_memory
 
 HEAD_CHUNK = 1024  # positions whose logits are float32 at a time
 log = logging.getLogger("medcot")

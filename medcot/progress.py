@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-GIB = 2**30
+from medcot.model import peak_memory
+
 log = logging.getLogger("medcot")
 
 
@@ -74,11 +74,3 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         facts = [*([f"{self.speed()} over {self.counted} steps"] if self.seconds else []), *peak_memory()]
         if facts:
             log.info("train: %s", ", ".join(facts))
-
-
-def peak_memory() -> list[str]:
-    """The most GPU memory this process held at once, as a clause; nothing without a GPU."""
-    if not torch.cuda.is_available():
-        return []
-    peaks = torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
-    return [f"peak GPU memory {peaks[0]:.1f} GiB in use, {peaks[1]:.1f} GiB reserved"]

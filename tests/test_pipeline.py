@@ -123,6 +123,11 @@ def test_the_base_arm_does_not_depend_on_training() -> None:
     assert "train" not in STAGES["evaluate_base"]["params"]
 
 
+@pytest.mark.parametrize("name", ["evaluate_base", "evaluate"])
+def test_how_training_is_shown_measures_no_arm_again(name: str) -> None:
+    assert not {"medcot/progress.py", "medcot/trackers.py"} & set(STAGES[name]["deps"])
+
+
 def test_packages_run_nothing_at_import() -> None:
     for package in ("stages", "medcot"):
         body = syntax(f"{package}/__init__.py").body
