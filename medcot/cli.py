@@ -28,7 +28,11 @@ SEED = 1  # of the MinHash permutations; the verdicts do not depend on it
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    parser = argparse.ArgumentParser(prog="medcot", description="Tools for medical reasoning data. / 医学推理数据工具。")
+    description = (
+        "What stands beside the pipeline: one file of data, sweeps, the finished model. / "
+        "流水线之外的工具：处理单个数据文件、批量实验、导出模型。"
+    )
+    parser = argparse.ArgumentParser(prog="medcot", description=description)
     verbs = parser.add_subparsers(title="verbs / 命令", required=True, metavar="VERB")
     for add in VERBS:
         add(verbs)
