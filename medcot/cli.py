@@ -231,7 +231,7 @@ def sweep(args: argparse.Namespace) -> None:
         return
     if args.queue:
         check_queue(plan)
-    run_sweep(plan, args.queue, form)
+    run_sweep(plan, str(args.file), args.queue, form)
 
 
 VERBS = (add_dedup, add_sweep, add_export)

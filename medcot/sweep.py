@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,13 +146,32 @@ def finished(sweep: Sweep) -> list[str]:
     return [name for name in sweep.runs if name in existing]
 
 
-def run_sweep(sweep: Sweep, queue: bool, form: str) -> None:
+def check_finished(sweep: Sweep, place: str, names: Sequence[str]) -> None:
+    """Refuse an experiment that has the name of a run and other values: it would stand in the table in that run's place.
+
+    Raises DataError.
+    """
+    head = run_quietly("git", "rev-parse", "HEAD").strip()
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / PARAMS_FILE.name
+        for name in names:
+            ref = f"refs/exps/{head[:2]}/{head[2:]}/{name}"  # where DVC keeps the experiments of a commit
+            copy.write_text(run_quietly("git", "show", f"{ref}:./{PARAMS_FILE}"), encoding="utf-8")
+            theirs = dict(_flatten(read_params(copy)))
+            other = [f"{key}={theirs.get(key)}" for key, value in sweep.values(name).items() if theirs.get(key) != value]
+            if other:
+                cause, remedy = "an experiment of this name ran with other values", f"`dvc exp remove {name}`, or give the run another name"
+                raise DataError(f"{place}: runs.{name}", cause, remedy, got=", ".join(other))
+
+
+def run_sweep(sweep: Sweep, place: str, queue: bool, form: str) -> None:
     """Run what is not there yet, go on after a run that fails, and end with the table.
 
-    Raises TrainingError naming the runs that did not become experiments.
+    Raises TrainingError naming the runs that did not become experiments, and what check_finished does.
     """
     done = finished(sweep)
     if done:
+        check_finished(sweep, place, done)
         log.info("sweep: there already, so not run again: %s (`dvc exp remove NAME` forgets one)", ", ".join(done))
     for command in commands(sweep, [name for name in sweep.runs if name not in done], queue, form):
         log.info("$ %s", shlex.join(command))

@@ -45,6 +45,11 @@ def fake(directory: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
+def own(values: dict[str, Any], section: str) -> dict[str, Any]:
+    """What a run sets in a section."""
+    return {key.removeprefix(f"{section}."): value for key, value in values.items() if key.startswith(f"{section}.")}
+
+
 @pytest.fixture
 def dvc(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for DVC: `calls` gets its arguments, `there` holds the experiments; a run named in `broken` fails."""
@@ -60,7 +65,10 @@ case "$2 $3" in
 esac"""
     (project / "bin").mkdir()
     fake(project / "bin", "dvc", record)
-    fake(project / "bin", "git", "true")
+    fake(project / "bin", "git", 'case "$1" in rev-parse) echo abcdef ;; show) cat "params of ${2#refs/exps/ab/cdef/}" ;; esac')
+    for name, values in RUNS.items():
+        base, train = ({**PARAMS[section], **own(values, section)} for section in ("base", "train"))
+        write(project / f"params of {name}:." / "params.yaml", {**PARAMS, "base": base, "train": {**train, "max_steps": 2}})
     monkeypatch.setenv("PATH", f"{project / 'bin'}{os.pathsep}{os.environ['PATH']}")
     return project
 
@@ -231,6 +239,21 @@ def test_what_is_there_is_not_run_again(dvc: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("options", [[], ["--queue"]])
+def test_an_experiment_of_the_same_name_with_other_values_is_not_taken_for_the_run(
+    dvc: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    assert main(["sweep", "sweep.yaml", *options]) == 0
+    write(dvc / "sweep.yaml", {"common": {"train.max_steps": 2}, "runs": {**RUNS, "small": {"base.steps": 1, "train.learning_rate": 0.07}}})
+    (dvc / "calls").unlink()
+    assert main(["sweep", "sweep.yaml", *options]) == 2
+    assert calls(dvc) == []
+    assert error(capsys) == (
+        "error: sweep.yaml: runs.small: an experiment of this name ran with other values, got train.learning_rate=5e-06; "
+        "`dvc exp remove small`, or give the run another name"
+    )
+
+
+@pytest.mark.parametrize("options", [[], ["--queue"]])
 def test_a_run_that_fails_does_not_stop_the_others_and_is_named(dvc: Path, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
     (dvc / "broken").write_text("small\n", encoding="utf-8")
     assert main(["sweep", "sweep.yaml", *options]) == 4
@@ -296,7 +319,9 @@ PIPELINE = {
 
 
 @pytest.mark.slow
-def test_under_dvc_itself_runs_share_what_they_have_in_common(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_under_dvc_itself_runs_share_what_they_have_in_common(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Data and base once, train once a run; benchmarks/sweep.py does the same with the real stages, and through the queue."""
     runs = {name: {**values, "base.steps": 1} for name, values in RUNS.items()}
     write(project / "sweep.yaml", {"runs": runs})
@@ -311,3 +336,7 @@ def test_under_dvc_itself_runs_share_what_they_have_in_common(project: Path, mon
     assert main(["sweep", "sweep.yaml"]) == 0
     assert log.read_text(encoding="utf-8").split() == ["data", "base", "train", "train"]
     assert read_params(project / "train.txt")["train"]["learning_rate"] == 0.1
+    runs["small"]["train.learning_rate"] = 0.07
+    write(project / "sweep.yaml", {"runs": runs})
+    assert main(["sweep", "sweep.yaml"]) == 2
+    assert "runs.small: an experiment of this name ran with other values, got train.learning_rate=5e-06;" in error(capsys)
