@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from train_factory import CPU, Base
+from train_factory import CPU, PADDED, Base
 from transformers import AutoTokenizer
 from trl import SFTTrainer
 
 from medcot import training
+from medcot.adapters import add_adapter
+from medcot.attention import packs
 from medcot.errors import DataError, MachineError, TrainingError
 from medcot.nll import Spans, span_nll
 from medcot.outcome import Outcome
@@ -190,6 +192,24 @@ def test_a_step_is_batch_times_accumulation_rows(base: Base, tmp_path: Path) -> 
         torch.testing.assert_close(value, weights(parts)[name], rtol=1e-3, atol=1e-5)
     other = losses(train(base, tmp_path / "4x1", params(per_device_train_batch_size=4, learning_rate=1e-3))[1])
     assert other != pytest.approx(losses(one), rel=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_packed_in_parts_and_padded_in_one_batch_the_same_rows_teach_the_same(base: Base, tmp_path: Path, smoothing: float) -> None:
+    """Loss, gradient and weights depend on the rows of a step alone: not on packing, nor on the parts that the step is made in."""
+    settings = {"learning_rate": 1e-3, "label_smoothing_factor": smoothing}
+    packed, one = train(base, tmp_path / "packed", params(per_device_train_batch_size=4, gradient_accumulation_steps=4, **settings))
+    whole = params(per_device_train_batch_size=16, **settings)
+    padded = add_adapter(base.model("nf4", PADDED), whole, str(base.model_dir))
+    assert packs(packed)
+    assert not packs(padded)
+    padded, two = train(base, tmp_path / "padded", whole, model=padded)
+    assert losses(one) == pytest.approx(losses(two), rel=1e-5)
+    norms = [[entry["grad_norm"] for entry in outcome.log if "grad_norm" in entry] for outcome in (one, two)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    assert one.eval_loss == pytest.approx(two.eval_loss, rel=1e-5)
+    for name, value in weights(packed).items():
+        torch.testing.assert_close(value, weights(padded)[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("scheduler", ["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"])
