@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,11 @@ def newest_checkpoint(directory: Path) -> Path | None:
         if path not in complete:
             shutil.rmtree(path)
     return complete[-1] if complete else None
+
+
+def loaded_code() -> dict[str, Path]:
+    """The source files of the project's modules that are loaded so far, by name."""
+    return {name: Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith("medcot.")}
 
 
 def run_fingerprint(*, params: Any, files: Mapping[str, Path], code: Mapping[str, Path]) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
 # What the user asked for, read before the default below covers it.
-OFFLINE_ASKED = any(os.environ.get(name, "").upper() in TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+OFFLINE_ASKED = next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name, "").upper() in TRUE), "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # On CPUs with bfloat16 bitsandbytes recommends kernels that it would fetch; medcot/model.py says why they are not wanted.

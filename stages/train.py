@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import yaml
 
 from medcot.adapters import Identity, add_adapter, find_adapter, import_adapter, save_tuned
 from medcot.chat_template import CHAT_TEMPLATE_FILE, chat_template
-from medcot.checkpoints import run_fingerprint
+from medcot.checkpoints import loaded_code, run_fingerprint
 from medcot.errors import DataError
 from medcot.llamafactory import read_rows
 from medcot.model import Hardware, choose_hardware, load_base, read_base_record
@@ -64,11 +63,10 @@ def load_model(params: TrainParams, model: ModelParams, hardware: Hardware, iden
     return add_adapter(load_base(MODEL, model.quantization, hardware), params, base_name)
 
 
-def checkpoint_dir(params: TrainParams, model: ModelParams, hardware: Hardware, identity: Identity) -> Path:
+def checkpoint_dir(params: TrainParams, model: ModelParams, hardware: Hardware, identity: Identity, code: dict[str, Path]) -> Path:
     """Where this very run, and no other, keeps its checkpoints."""
     shape = {"train": params.model_dump(), "model": model.model_dump(), "on": dataclasses.asdict(identity)}
     files = {path.name: path for path in (DATA / "train.json", DATA / "val.json")}
-    code = {name: Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith("medcot.")}
     machine = {"device": hardware.device, "dtype": hardware.dtype}
     return scratch_dir() / "checkpoints" / run_fingerprint(params=shape | machine, files=files, code={**code, "train": Path(__file__)})
 
@@ -86,6 +84,7 @@ def describe(outcome: Outcome, rows: Sequence[TrainRow], params: TrainParams) ->
 
 
 def main() -> None:
+    code = loaded_code()  # before the base is found: what fetches it delivers bytes of a recorded hash, and is no part of the run
     params, model_params = load_section("train", TrainParams), load_section("model", ModelParams)
     chosen_trackers()  # refused here, before a large model is loaded
     hardware, template = choose_hardware(), get_template(model_params.template)
@@ -93,7 +92,7 @@ def main() -> None:
     check_template(tok, template)
     identity = Identity(read_base_record(MODEL)[0].fingerprint, template.fingerprint, tok.fingerprint)
     rows, val = (encode_rows(read_rows(DATA / f"{s}.json", template), tok, template, model_params.system) for s in ("train", "val"))
-    scratch = checkpoint_dir(params, model_params, hardware, identity)
+    scratch = checkpoint_dir(params, model_params, hardware, identity, code)
     with atomic_dir(ADAPTER) as out:
         model = load_model(params, model_params, hardware, identity, tok)
         if params.adapter or params.finetuning_type == "none":

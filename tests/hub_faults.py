@@ -109,7 +109,7 @@ FAULTS = [
     Fault(
         "listed, and not in the storage", 3, "the hub lists the file and has not got it (404)", inject=_at("status", STORAGE, status=404)
     ),
-    Fault("offline", 3, "HF_HUB_OFFLINE forbids to fetch it, and the cache ", environment={"HF_HUB_OFFLINE": "1"}),
+    Fault("offline", 3, "HF_HUB_OFFLINE forbids fetching, and the cache ", environment={"HF_HUB_OFFLINE": "1"}),
     Fault("web page instead of the hub", 3, "the answer is not that of a hub", inject=_at("html", API)),
     Fault(
         "web page instead of the file", 3, "zh/病例.json: a web page came instead of the file; look for a login page", inject=_at("page")

@@ -52,7 +52,7 @@ def machine(server: FakeHub, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, caps
             monkeypatch.setenv(name, value)
         # What huggingface_hub, and we, read once at import.
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(Path(variables["HF_HOME"]) / "hub"))
-        monkeypatch.setattr(libraries, "OFFLINE_ASKED", variables["HF_HUB_OFFLINE"] == "1")
+        monkeypatch.setattr(libraries, "OFFLINE_ASKED", "HF_HUB_OFFLINE" if variables["HF_HUB_OFFLINE"] == "1" else "")
         make_project(in_tmp, "", download={"source": "hub", "file": "", "hub": params})
         logging.getLogger("medcot").handlers.clear()
         code = run_stage("download", download.main)
@@ -342,7 +342,7 @@ def test_a_configuration_that_is_not_one_file_is_refused(
 ) -> None:
     prepare(NONE, server)
     commit = server.add("dataset", REPO, {"README.md": card, "a.json": b"[]", "b.json": b"[ ]"})
-    monkeypatch.setattr(libraries, "OFFLINE_ASKED", False)
+    monkeypatch.setattr(libraries, "OFFLINE_ASKED", "")
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.url)
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path))
     params = HubParams(platform="modelscope", repo=REPO, file="", revision=commit, sha256="", num_rows=0)

@@ -67,7 +67,7 @@ def machine(server: FakeHub, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> M
         for name, value in server.environment(home).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hf" / "hub"))
-        monkeypatch.setattr(libraries, "OFFLINE_ASKED", offline)
+        monkeypatch.setattr(libraries, "OFFLINE_ASKED", "HF_HUB_OFFLINE" if offline else "")
         params = {"source": "hub", "platform": platform, "repo": REPO, "revision": commit, **values}
         (in_tmp / "params.yaml").write_text(yaml.safe_dump({"base": params}), encoding="utf-8")
 
@@ -198,7 +198,7 @@ def test_offline_and_absent_is_one_sentence_and_offline_and_present_works(machin
     assert read_base_record(stage.MODEL)[0].licence == "apache-2.0"
     shutil.rmtree(machine.home)
     with pytest.raises(
-        MachineError, match=r"tiny-qwen3: HF_HUB_OFFLINE forbids to fetch it, .*; unset HF_HUB_OFFLINE for one run, or copy"
+        MachineError, match=r"tiny-qwen3: HF_HUB_OFFLINE forbids fetching, .*; unset HF_HUB_OFFLINE for one run, or copy"
     ):
         read_base_record(stage.MODEL)
     assert machine.hub.log == []

@@ -179,9 +179,9 @@ def test_tensorboard_and_dvclive_write_under_the_scratch_directory_and_change_no
     identity, params, model = base.identity(), TrainParams(), train.ModelParams()
     assert run_stage("train", train.main) == 0
     alone, metrics = weights(in_tmp), Path("metrics/train.json").read_bytes()
-    name = train.checkpoint_dir(params, model, hardware, identity)
+    name = train.checkpoint_dir(params, model, hardware, identity, {})
     os.environ["MEDCOT_REPORT_TO"] = "tensorboard,dvclive"
-    assert train.checkpoint_dir(params, model, hardware, identity) == name
+    assert train.checkpoint_dir(params, model, hardware, identity, {}) == name
     assert run_stage("train", train.main) == 0
     assert (weights(in_tmp), Path("metrics/train.json").read_bytes()) == (alone, metrics)
     assert git("status", "--porcelain").split() == ["??", "metrics/"]
