@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                            every shape, with and without gradient checkpointing
     python benchmarks/gpu.py --shapes 7b 14b --steps 20 --padded
+    python benchmarks/gpu.py --shapes 7b --batch 24 --accumulation 2 --checkpointing     the rows of recipes/medcot_7b.yaml
 
 Speed and memory do not depend on the values of weights, so none are downloaded: a model directory in hub layout is written with
 random bfloat16 weights in the shape of the real one, and the stages run on it as a user runs them, each in a process of its own.
@@ -179,7 +180,8 @@ def measure(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         write_model(work / "models/import" / name, SHAPES[name], tokenizer)
         tokens = write_data(work, tokenizer, min(512, args.steps * args.batch * args.accumulation))
         (work / "models/import_adapter").mkdir(parents=True)
-        ways = [("packed", False, None), ("packed, checkpointing", True, None)]
+        ways: list[tuple[str, bool, list[str] | None]] = [("packed, checkpointing", True, None)]
+        ways = ways if args.checkpointing else [("packed", False, None), *ways]
         ways += [("padded, checkpointing", True, [sys.executable, "-c", PADDED])] if args.padded else []
         for i, (way, checkpointing, command) in enumerate(ways):
             write_params(work, name, args, checkpointing=checkpointing)
@@ -214,6 +216,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="optimiser steps of each training")
     parser.add_argument("--batch", type=int, default=4, help="rows of one forward pass")
     parser.add_argument("--accumulation", type=int, default=4)
+    parser.add_argument("--checkpointing", action="store_true", help="train with gradient checkpointing alone")
     parser.add_argument("--padded", action="store_true", help="also train with padded batches under sdpa")
     parser.add_argument("--scratch", type=Path, help="where the weights go while they are needed; default: the temporary directory")
     parser.add_argument("--out", type=Path, help="write the lines as JSON there")
