@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from factories import write_qwen3_tokenizer
-from model_factory import tiny_model
 from peft import LoraConfig, get_peft_model
 
 from medcot.adapters import Identity, save_tuned
 from medcot.cli import main
+from medcot.demo import PAD_TOKEN, build_model, train_tokenizer, write_tokenizer
 from medcot.llamafactory import Row, render_row, write_rows
 from medcot.model import Hardware, describe_model_dir, load_base, load_weights, read_base_record
 from medcot.probes import Reply, answer_probes
@@ -39,7 +38,7 @@ START_SECONDS = 120.0
 
 
 def teach(model: Any, tok: ChatTokenizer) -> None:
-    """Train a tiny model on the rows until it says them by heart."""
+    """Train the demo model on the rows until it says them by heart: stage base takes a minute and would say them half."""
     rows = [encode(tok, TEMPLATE, row.question, row.reasoning, row.answer, SYSTEM) for row in ROWS]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(300):
@@ -57,8 +56,12 @@ def write_project() -> None:
     Path("params.yaml").write_text(yaml.safe_dump({"model": {"quantization": "none", "system": SYSTEM}}), encoding="utf-8")
     Path("data/llamafactory").mkdir(parents=True)
     write_rows(Path("data/llamafactory/val.json"), (render_row(row, TEMPLATE, SYSTEM, "alpaca") for row in ROWS))
-    tok = load_tokenizer(write_qwen3_tokenizer(Path("models/base/tokenizer")))
-    model = tiny_model(len(tok)).train()
+    directory = Path("models/base/tokenizer")
+    directory.mkdir(parents=True)
+    texts = (text for row in ROWS * 20 for text in (row.question, row.reasoning, row.answer))
+    write_tokenizer(train_tokenizer(texts), directory, TEMPLATE)
+    tok = load_tokenizer(directory)
+    model = build_model(len(tok), tok.added[PAD_TOKEN], tok.eos_id, seed=1).train()
     teach(model, tok)
     base = Path("models/base/model")
     model.eval().save_pretrained(base)
