@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 MAX_VALUE_CHARS = 120
 
 
@@ -19,7 +21,7 @@ class MedcotError(Exception):
     def __init__(self, place: str, what: str, remedy: str, *, got: object = None) -> None:
         self.place, self.what, self.remedy, self.got = place, what, remedy, got
         value = "" if got is None else f", got {one_line(got)}"
-        super().__init__(f"{place}: {what}{value}; {remedy}")
+        super().__init__(printable(f"{place}: {what}{value}; {remedy}"))
 
 
 class DataError(MedcotError):
@@ -38,6 +40,11 @@ class TrainingError(MedcotError):
     """A computation that went wrong, such as an infinite loss: exit code 4."""
 
     exit_code = 4
+
+
+def printable(text: str) -> str:
+    """Escape what is not there to be seen: line breaks, terminal codes, changes of direction; a hub's file names may hold them."""
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else ascii(c)[1:-1] for c in text)
 
 
 def one_line(value: object) -> str:

@@ -74,6 +74,8 @@ def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
             content = yaml.load(file, Loader=_Loader)
     except FileNotFoundError:
         raise DataError(str(path), "the params file is missing", "run from the repository root") from None
+    except IsADirectoryError:
+        raise DataError(str(path), "a directory, not a file", "name a YAML file") from None
     except RecursionError:
         raise DataError(str(path), "nested too deeply", "write sections of keys, as params.yaml in the repository has them") from None
     # PyYAML lets the errors of Python's own constructors through: an impossible date, thousands of digits, `!!bool x`, `!!timestamp x`.

@@ -23,7 +23,10 @@ from filelock import FileLock, Timeout
 from medcot.errors import DataError, MachineError, MedcotError
 
 SCHEMA_VERSION = 1
-REFUSED_BY_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EEXIST, errno.ENOTDIR}
+REFUSED_BY_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EBUSY),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}
 LOCK_SECONDS = 5.0  # a second copy of a stage waits this long, then says who holds the lock
 RECOVER = "dvc has removed the stage's old outputs: `git checkout metrics dvc.lock && dvc checkout` brings them back"
 log = logging.getLogger("medcot")
@@ -45,7 +48,7 @@ def run_stage(name: str, main: Callable[[], None]) -> int:
     line on stderr; any other exception keeps its traceback and exits 4 (Python's own 1 would read as "gate failed").
     """
     setup_logging()
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     start = time.monotonic()
     try:
         with stage_lock(name):
@@ -82,7 +85,8 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
+def terminate(signum: int, frame: FrameType | None) -> None:
+    """Unwind at SIGTERM; a signal handler."""
     raise Terminated
 
 

@@ -142,3 +142,8 @@ def test_an_empty_section_is_all_defaults(tmp_path: Path, section: str) -> None:
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999"])
 def test_numbers_are_finite(tmp_path: Path, value: str) -> None:
     assert error_of(tmp_path, f"example:\n  rate: {value}\n").startswith("params.yaml: example.rate: input should be ")
+
+
+def test_a_directory_is_no_params_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r": a directory, not a file; name a YAML file"):
+        read_params(tmp_path)

@@ -156,6 +156,16 @@ def test_a_metric_that_dvc_cannot_diff_is_refused_and_the_old_file_stays(in_tmp:
     assert json.loads(Path("m.json").read_text())["a"] == 1
 
 
+def test_an_error_is_one_line_and_moves_no_cursor_whatever_its_parts_hold() -> None:
+    message = str(DataError("data/病\n例.json", "no such file", "it has a\x1b[2Jb, c\u202ed, 数据\u3000一"))
+    assert message == "data/病\\n例.json: no such file; it has a\\x1b[2Jb, c\\u202ed, 数据\u3000一"
+
+
+def test_a_name_that_is_too_long_is_a_matter_of_the_machine(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_stage("demo", lambda: Path("x" * 300).touch()) == 3
+    assert "File name too long" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_an_error_shows_its_value_short_and_on_one_line() -> None:
     assert one_line("a\nb\x00") == "a\\nb\\x00"
     assert len(one_line("长" * 1000)) == 120
