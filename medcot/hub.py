@@ -18,16 +18,19 @@ from typing import Any, Literal
 import yaml
 
 from medcot import libraries
-from medcot.errors import DataError, MachineError
+from medcot.errors import DataError, MachineError, one_line, printable
 from medcot.huggingface import HuggingFace
 from medcot.modelscope import ModelScope
 from medcot.stage import atomic_file
-from medcot.transfer import RemoteFile, is_commit, persist
+from medcot.transfer import RemoteFile, is_commit, partial_of, persist, size_of
+from medcot.web import httpx
 
 Platform = Literal["huggingface", "modelscope"]
 PLATFORMS: Mapping[str, type[HuggingFace] | type[ModelScope]] = {"huggingface": HuggingFace, "modelscope": ModelScope}
 CARD = "README.md"
+MAX_CARD = 1 << 20  # characters of it that are looked through for metadata
 REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]*(/\w[\w.-]*)?(?<![.-])")
+MAX_REPO_ID = 96  # characters, as huggingface_hub has it
 REVISION = re.compile(r"\w[\w.+-]*(/[\w+-][\w.+-]*)*")
 log = logging.getLogger("medcot")
 
@@ -58,7 +61,7 @@ class Repo:
         missing = [file for file in wanted if not self._is_whole(file)]
         if missing and libraries.OFFLINE_ASKED:
             raise not_in_cache(self.hub)
-        self._check_disk(sum(file.size for file in missing))
+        self._check_disk(sum(max(0, file.size - size_of(partial_of(self.hub.target(self.commit, file)))) for file in missing))
         with libraries.online():
             for file in missing:
                 persist(lambda file=file: self.hub.fetch(self.commit, file), self.hub.place)  # type: ignore[misc]
@@ -100,7 +103,7 @@ def open_repo(platform: str, kind: str, repo: str, revision: str, section: str) 
     """
     hub_class = PLATFORMS[platform]
     revision = revision or hub_class.default_revision
-    if not REPO_ID.fullmatch(repo):
+    if not REPO_ID.fullmatch(repo) or len(repo) > MAX_REPO_ID:
         raise DataError(f"params.yaml: {section}.repo", "expected the id of a repository", "write owner/name", got=repo)
     if not REVISION.fullmatch(revision):
         raise DataError(f"params.yaml: {section}.revision", "expected a commit, branch or tag", "copy it from the hub", got=revision)
@@ -109,8 +112,11 @@ def open_repo(platform: str, kind: str, repo: str, revision: str, section: str) 
         raise MachineError(hub.place.endpoint, "expected the address of a hub", "write https://…, or unset it", got=hub.endpoint)
     if libraries.OFFLINE_ASKED:
         return _from_cache(hub)
+    _check_connection(hub)
     with libraries.online():
         commit, files = persist(hub.list_files, hub.place)
+    if not is_commit(commit):  # it names directories of the cache
+        raise hub.place.no_hub(commit)
     if is_commit(revision) and commit != revision:
         raise MachineError(
             str(hub.place), f"the hub answers with another commit than {revision}", f"look at {hub.place.endpoint}", got=commit
@@ -120,29 +126,46 @@ def open_repo(platform: str, kind: str, repo: str, revision: str, section: str) 
     return Repo(hub, commit, {file.path: file for file in files if _is_safe(file.path)})
 
 
+def _check_connection(hub: HuggingFace | ModelScope) -> None:
+    """Make one client before the first request: it reads proxies and certificates from the environment, and says nothing of which."""
+    try:
+        httpx.URL(hub.endpoint)
+        httpx.Client().close()
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+        names = f"{hub.place.endpoint}, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE"
+        remedy = f"check {names}; a SOCKS proxy needs `pip install socksio`"
+        raise MachineError("environment", "no connection can be set up with these settings", remedy, got=str(error)) from None
+
+
 def _is_safe(path: str) -> bool:
-    """Whether a listed path stays below the directory that it is put into."""
-    return not path.startswith("/") and ".." not in path.split("/") and "\\" not in path
+    """Whether a listed path stays below the directory that it is put into, and can be shown."""
+    return not path.startswith("/") and ".." not in path.split("/") and "\\" not in path and path == printable(path)
 
 
 def _remember(hub: HuggingFace | ModelScope, commit: str) -> None:
     """Note where a branch or tag stands now, as huggingface_hub does, and say so."""
     place, ref = hub.place, hub.folder / "refs" / hub.place.revision
-    before = ref.read_text(encoding="utf-8").strip() if ref.is_file() else commit
-    if before != commit:
+    before = _last_seen(ref)
+    if before not in ("", commit):
         log.warning("%s: `%s` has moved since it was last fetched here: %s, before %s", place, place.revision, commit, before)
     log.warning("%s: `%s` may move; to get this very state again set %s.revision: %s", place, place.revision, place.section, commit)
-    ref.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(ref) as out:
-        out.write_text(commit, encoding="utf-8")
+    if before != commit:
+        with atomic_file(ref) as out:
+            out.write_text(commit, encoding="utf-8")
+
+
+def _last_seen(ref: Path) -> str:
+    """The commit where a branch or tag stood when it was last fetched here; empty where no commit is noted."""
+    commit = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else ""
+    return commit if is_commit(commit) else ""
 
 
 def _from_cache(hub: HuggingFace | ModelScope) -> Repo:
     """What the cache holds of the revision, for a user who wants no network."""
     revision, ref = hub.place.revision, hub.folder / "refs" / hub.place.revision
-    commit = revision if is_commit(revision) or not ref.is_file() else ref.read_text(encoding="utf-8").strip()
+    commit = revision if is_commit(revision) else _last_seen(ref)
     directory = hub.snapshot(commit)
-    if not directory.is_dir():
+    if not commit or not directory.is_dir():
         raise not_in_cache(hub)
     paths = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
     return Repo(hub, commit, {path: hub.cached(commit, path) for path in paths})
@@ -150,19 +173,21 @@ def _from_cache(hub: HuggingFace | ModelScope) -> Repo:
 
 def not_in_cache(hub: HuggingFace | ModelScope) -> MachineError:
     """The error of a user who asked for no network and has not got the files."""
-    cause = f"HF_HUB_OFFLINE forbids to fetch it, and the cache {hub.folder} does not hold all of revision {hub.place.revision}"
-    return MachineError(str(hub.place), cause, "unset HF_HUB_OFFLINE for one run, or copy that folder from a machine that has it")
+    variable = libraries.OFFLINE_ASKED
+    cause = f"{variable} forbids fetching, and the cache {hub.folder} does not hold all of revision {hub.place.revision}"
+    return MachineError(str(hub.place), cause, f"unset {variable} for one run, or copy that folder from a machine that has it")
 
 
 def read_card(directory: Path) -> dict[str, Any]:
     """The metadata at the head of a repository's README; empty when there is none, or none that is YAML."""
     card = directory / CARD
-    match = (
-        re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL) if card.is_file() else None
-    )
+    if not card.is_file():
+        return {}
+    with card.open(encoding="utf-8", errors="replace") as file:
+        match = re.match(r"---[ \t]*\n(.*?)\n---[ \t]*(\n|$)", file.read(MAX_CARD), re.DOTALL)
     try:
         content = yaml.safe_load(match.group(1)) if match else {}
-    except (yaml.YAMLError, ValueError, LookupError):
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError):
         log.warning("%s: the metadata at its head is no YAML and is ignored", card)
         return {}
     return content if isinstance(content, dict) else {}
@@ -171,4 +196,4 @@ def read_card(directory: Path) -> dict[str, Any]:
 def licence_of(card: Mapping[str, Any]) -> str:
     """The licence that a card names, or `unknown`."""
     value = card.get("license_name") if card.get("license") == "other" else card.get("license")
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or card.get("license") or "unknown")
+    return one_line(", ".join(map(str, value)) if isinstance(value, list) else str(value or card.get("license") or "unknown"))

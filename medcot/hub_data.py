@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from medcot.errors import DataError
 from medcot.hub import CARD, PLATFORMS, Repo, open_repo, read_card
 from medcot.hub_params import SECTION, HubParams
 from medcot.transfer import digest_of, is_commit
+
+MAX_PATTERNS = 1000  # of one configuration; a card of a few bytes can name millions
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +63,31 @@ def file_of_config(repo: Repo, config: str) -> str:
     """The one file that a configuration of the data set's card names; an empty config is the only one, or `default`."""
     place = f"params.yaml: {SECTION}.config"
     card = read_card(repo.fetch([CARD])) if CARD in repo.files else {}
-    entries = [entry for entry in card.get("configs") or [] if isinstance(entry, dict)]
+    listed = card.get("configs")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     configs = {str(entry.get("config_name", "default")): entry for entry in entries}
     if not configs:
         raise DataError(place, "the data set's card names no configurations", "set `file` to a path in the data set", got=config)
     name = config or (next(iter(configs)) if len(configs) == 1 else "default")
     if name not in configs:
         raise DataError(place, "the data set has no such configuration", f"it has {', '.join(configs)}", got=config)
-    patterns = _patterns(configs[name].get("data_files"))
+    try:
+        patterns = list(itertools.islice(_patterns(configs[name].get("data_files")), MAX_PATTERNS))
+    except RecursionError:
+        cause = "the configuration's files are nested without end"
+        raise DataError(place, cause, "set `file` to a path in the data set", got=name) from None
     files = [path for path in repo.files if any(fnmatch.fnmatch(path, pattern) for pattern in patterns)]
     if len(files) != 1:
         raise DataError(place, "the configuration is not one file", "set `file` to one of them", got=", ".join(files or patterns) or "none")
     return files[0]
 
 
-def _patterns(data_files: Any) -> list[str]:
+def _patterns(data_files: Any) -> Iterator[str]:
     """Every path or pattern under `data_files`, which a card may write as a text, a list of them, or a list of splits."""
     if isinstance(data_files, dict):
-        return _patterns(data_files["path"] if "path" in data_files else list(data_files.values()))
-    if isinstance(data_files, list):
-        return [pattern for item in data_files for pattern in _patterns(item)]
-    return [str(data_files)] if data_files else []
+        yield from _patterns(data_files["path"] if "path" in data_files else list(data_files.values()))
+    elif isinstance(data_files, list):
+        for item in data_files:
+            yield from _patterns(item)
+    elif data_files:
+        yield str(data_files)

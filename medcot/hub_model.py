@@ -9,7 +9,7 @@ from typing import Any
 
 from medcot.errors import DataError
 from medcot.hub import CARD, PLATFORMS, Repo, licence_of, open_repo, read_card
-from medcot.transfer import digest_of
+from medcot.transfer import digest_of, is_commit
 from medcot.weights import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, BaseRecord, find_weights, read_index, read_model_config, refuse_weights
 
 SECTION = "base"
@@ -62,6 +62,8 @@ def find_again(record: BaseRecord) -> Path:
 
     Raises MachineError when it is not there and cannot be fetched, DataError when the hub's files are others by now.
     """
+    if record.platform not in PLATFORMS or not is_commit(record.commit):
+        raise DataError("models/base/model/base.json", "not a record of a model on a hub", "run `dvc repro -f base`", got=record.commit)
     hub = PLATFORMS[record.platform]("model", record.repo, record.commit, SECTION)
     directory = hub.snapshot(record.commit)
     if all((directory / name).is_file() for name in record.files):

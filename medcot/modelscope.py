@@ -8,18 +8,19 @@ cloud regions, retries for minutes and hides a refusal's status.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from medcot.errors import MachineError
 from medcot.refusals import Place, check_status
-from medcot.transfer import Link, RemoteFile, fetch, is_commit
+from medcot.transfer import Link, RemoteFile, fetch, is_commit, read_token
 from medcot.web import httpx
 
 ENDPOINT = "https://modelscope.cn"
 CACHE = "~/.cache/modelscope"
 TIMEOUT = "10"  # seconds that the server may be silent, where `MODELSCOPE_API_TIMEOUT` says nothing
-PAGE = 200  # files of a data set in one answer
+PAGE, PAGES = 200, 1000  # files of a data set in one answer, and answers to one listing
 
 
 class ModelScope:
@@ -30,22 +31,25 @@ class ModelScope:
     def __init__(self, kind: str, repo: str, revision: str, section: str) -> None:
         address = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or ENDPOINT
         self.endpoint = (address if "://" in address else f"https://{address}").rstrip("/")
-        token = os.environ.get("MODELSCOPE_API_TOKEN", "")
+        token = read_token("MODELSCOPE_API_TOKEN")
         # Older routes know the cookie only, newer ones the header; httpx passes neither on to another host.
         self.headers = {"Authorization": f"Bearer {token}", "Cookie": f"m_session_id={token}"} if token else {}
         self.place = Place("ModelScope", kind, repo, revision, section, "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN", bool(token))
         seconds = os.environ.get("MODELSCOPE_API_TIMEOUT", TIMEOUT)
-        self.timeout = float(seconds if seconds.isdigit() else TIMEOUT)
+        self.timeout = float(seconds if re.fullmatch("[1-9][0-9]{0,5}", seconds) else TIMEOUT)
         cache = Path(os.environ.get("MODELSCOPE_CACHE") or CACHE).expanduser()
         self.folder = cache / f"{kind}s" / repo.replace("/", "--")
 
     def list_files(self) -> tuple[str, list[RemoteFile]]:
         """The commit that the revision names, and its files."""
-        with httpx.Client() as client:
-            commit = self._commit(client)
-            entries = self._entries(client, commit)
-        blobs = [entry for entry in entries if entry.get("Type") != "tree"]
-        return commit, [RemoteFile(str(e["Path"]), int(e["Size"]), str(e.get("Sha256") or "")) for e in blobs]
+        try:
+            with httpx.Client() as client:
+                commit = self._commit(client)
+                entries = self._entries(client, commit)
+            blobs = [entry for entry in entries if entry.get("Type") != "tree"]
+            return commit, [RemoteFile(str(e["Path"]), int(e["Size"]), str(e.get("Sha256") or "")) for e in blobs]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:  # what reading the answer of something else leads to
+            raise self.place.no_hub(str(error)) from None
 
     def _commit(self, client: httpx.Client) -> str:
         """The newest commit of a branch or tag; a commit is itself."""
@@ -62,12 +66,13 @@ class ModelScope:
         if self.place.kind == "model":
             return self._page(self._get(client, "repo/files", Revision=commit, Recursive=True))
         entries: list[dict[str, Any]] = []
-        while len(entries) % PAGE == 0:
-            number = len(entries) // PAGE + 1
+        for number in range(1, PAGES + 1):
             page = self._page(self._get(client, "repo/tree", Revision=commit, Recursive=True, PageNumber=number, PageSize=PAGE))
-            if not page:
+            if not page or page[0] in entries:  # a mirror that knows no pages sends the first one for ever
                 break
             entries += page
+            if len(page) < PAGE:
+                break
         return entries
 
     def _page(self, data: Any) -> list[dict[str, Any]]:
@@ -98,6 +103,10 @@ class ModelScope:
         """A file in the cache; its name tells no hash."""
         return RemoteFile(path, (self.snapshot(commit) / path).stat().st_size)
 
+    def target(self, commit: str, file: RemoteFile) -> Path:
+        """Where a file's content goes."""
+        return self.snapshot(commit) / file.path
+
     def discard(self, commit: str, path: str) -> None:
         """Take a damaged file out of the cache."""
         (self.snapshot(commit) / path).unlink(missing_ok=True)
@@ -108,4 +117,4 @@ class ModelScope:
         address = str(httpx.URL(url, params={"Revision": commit, "FilePath": file.path}))
         lock = self.folder / ".locks" / f"{commit}-{file.path.replace('/', '-')}.lock"
         with httpx.Client() as client:
-            fetch(Link(client, address, self.headers, self.timeout), file, self.snapshot(commit) / file.path, lock, self.place)
+            fetch(Link(client, address, self.headers, self.timeout), file, self.target(commit, file), lock, self.place)

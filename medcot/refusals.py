@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -106,6 +107,13 @@ def unreachable(error: httpx.RequestError, place: Place) -> MachineError:
     """Say which step towards the hub failed: name, connection, certificate, answer or transfer."""
     host, causes = error.request.url.host, list(_causes(error))
     mirror = f"check the network, or set {place.endpoint} to a mirror that you can reach"
+    if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)):  # the latter's text may hold a header, and so a token
+        return place.no_hub(str(error) if isinstance(error, httpx.UnsupportedProtocol) else None)
+    scheme = error.request.url.scheme
+    proxies = urllib.request.getproxies()
+    if (scheme in proxies or "all" in proxies) and not urllib.request.proxy_bypass(host) and isinstance(error, httpx.ConnectError):
+        remedy = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, or name the host in NO_PROXY"
+        return MachineError(str(place), f"no connection to the proxy on the way to {host}", remedy, got=str(error))
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return MachineError(str(place), f"the name {host} cannot be resolved (DNS)", mirror)
     if any(isinstance(cause, ssl.SSLError) for cause in causes):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from medcot.web import httpx
 TRIES = 4  # without a new byte in between
 PAUSE = 1.0  # seconds more before each further try; the second comes at once
 COMMIT = re.compile("[0-9a-f]{40}")
+HASHES = {"sha256": re.compile("([0-9a-f]{64})?"), "blob_id": re.compile("([0-9a-f]{40}|[0-9a-f]{64})?")}
 log = logging.getLogger("medcot")
 T = TypeVar("T")
 
@@ -44,6 +46,13 @@ class RemoteFile:
     sha256: str = ""
     blob_id: str = ""
 
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or self.size < 0:
+            raise ValueError(f"{self.path} is listed with size {self.size}")
+        for name, pattern in HASHES.items():  # the cache's file names are made of them
+            if not pattern.fullmatch(getattr(self, name)):
+                raise ValueError(f"{self.path} is listed with {name} {getattr(self, name)}")
+
     @property
     def digest(self) -> str:
         """The hash that is checked, which names the file in Hugging Face's cache too."""
@@ -57,6 +66,22 @@ class RemoteFile:
 def is_commit(revision: str) -> bool:
     """Whether a revision is a commit, which never changes, and not a branch or tag, which may move."""
     return COMMIT.fullmatch(revision) is not None
+
+
+def read_token(variable: str) -> str:
+    """The access token in the environment, without the line break that a file has left at its end; empty where there is none.
+
+    Raises MachineError for a text that no request can carry; the text itself is never shown.
+    """
+    token = os.environ.get(variable, "").strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise MachineError(f"environment: {variable}", "not an access token", "copy it again from the hub's settings, or unset it")
+    return token
+
+
+def partial_of(target: Path) -> Path:
+    """Where what has arrived of a file waits."""
+    return target.with_name(f"{target.name}.incomplete")
 
 
 def digest_of(path: Path, length: int) -> str:
@@ -85,40 +110,46 @@ def fetch(link: Link, file: RemoteFile, target: Path, lock: Path, place: Place) 
     """
     for path in (target, lock):
         path.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.incomplete")
+    partial = partial_of(target)
     with FileLock(lock):
         if file.is_file(target):
             return
         partial.touch()
-        if have := _size(partial):
+        if have := size_of(partial):
             log.info("%s: %s: going on after %d of %d bytes", place, file.path, have, file.size)
         with tqdm(total=file.size, desc=Path(file.path).name, unit="B", unit_scale=True, disable=None, leave=False) as bar:
-            persist(lambda: _receive(link, file, partial, place, bar), place, partial)
+            try:
+                persist(lambda: _receive(link, file, partial, place, bar), place, partial)
+            except OSError as error:  # a disk that is full in the middle names no file
+                error.filename = error.filename or str(partial)
+                raise
         _verify(file, partial, place)
         partial.replace(target)
 
 
 def persist(call: Callable[[], T], place: Place, partial: Path | None = None) -> T:
     """Try a call until it succeeds, or fails TRIES times without a new byte; only what may pass by itself is tried again."""
-    failures, size = 0, _size(partial)
+    failures, most = 0, size_of(partial)
     while True:
         try:
             return call()
         except (httpx.RequestError, BusyError) as error:
-            stuck, size = _size(partial) == size, _size(partial)
+            # A server without ranges begins again each time: only more than there ever was is progress.
+            stuck, most = size_of(partial) <= most, max(most, size_of(partial))
             failures = failures + 1 if stuck else 1
             if failures == TRIES or (stuck and isinstance(error, (httpx.ConnectError, httpx.TimeoutException))):
                 raise (error.refusal if isinstance(error, BusyError) else unreachable(error, place)) from None
             time.sleep(PAUSE * (failures - 1))
 
 
-def _size(path: Path | None) -> int:
+def size_of(path: Path | None) -> int:
+    """Bytes of a file; 0 where there is none."""
     return path.stat().st_size if path and path.exists() else 0
 
 
 def _receive(link: Link, file: RemoteFile, partial: Path, place: Place, bar: tqdm[Any]) -> None:
     """Append what is missing to the partial file."""
-    have = _size(partial)
+    have = size_of(partial)
     if have >= file.size:
         return
     headers = {**link.headers, "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})

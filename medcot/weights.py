@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,6 +50,13 @@ class BaseRecord:
     commit: str = ""
     licence: str = ""
 
+    def __post_init__(self) -> None:
+        for field in fields(self):  # whoever edits the file by hand is told which entry is wrong
+            value, kind = getattr(self, field.name), str(field.type)
+            names = isinstance(value, dict) and all(isinstance(text, str) for text in (*value, *value.values()))
+            if not (names if kind.startswith("dict") else type(value).__name__ == kind):
+                raise TypeError(f"{field.name} is {value!r}")
+
     @property
     def fingerprint(self) -> str:
         """16 hex digits over all file hashes: two bases are the same model when these are equal."""
@@ -72,7 +79,7 @@ def read_base_record(model_dir: Path) -> tuple[BaseRecord, Path]:
         raise DataError(str(path), "the base model is missing", "run `dvc repro base`")
     try:
         record = BaseRecord(**json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise DataError(str(path), "not a record of this version", "run `dvc repro -f base`", got=str(error)) from None
     weights = _locate(record, model_dir)
     for name, sample in record.samples.items():

@@ -158,7 +158,8 @@ class Handler(BaseHTTPRequestHandler):
         self.query = {key: values[0] for key, values in parse_qs(url.query).items()}
         self.asked = Asked(self.command, self.path, {key.lower(): value for key, value in self.headers.items()})
         self.hub.log.append(self.asked)
-        fault = next((f for f in self.hub.faults if f["times"] and re.search(f["pattern"], unquote(self.path))), None)
+        meant = (f for f in self.hub.faults if f["times"] and f.get("method", self.command) == self.command)
+        fault = next((f for f in meant if re.search(f["pattern"], unquote(self.path))), None)
         if fault:
             fault["times"] -= 1
             if self.misbehave(fault):
@@ -185,6 +186,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.reply(fault["status"], b"{}", **fault.get("headers", {}))
             case "circle":
                 self.reply(302, b"", Location=self.path)
+            case "elsewhere":
+                self.reply(302, b"", Location=fault["address"])
             case "html":
                 self.reply(200, HTML, content_type="text/html")
             case "silence":
@@ -233,7 +236,7 @@ class Handler(BaseHTTPRequestHandler):
     def send_content(self, body: bytes, **headers: str) -> None:
         """Send a file, or the range of it that is asked for, broken off where a fault wants it."""
         start = int(match.group(1)) if (match := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
-        start = 0 if self.fault.get("fault") == "no_ranges" else start
+        start = 0 if self.fault.get("fault") in ("no_ranges", "restless") else start
         total, body = len(body), self.spoil(body)[start:]
         self.send_response(206 if start else 200)
         for name, value in headers.items():
@@ -244,7 +247,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self.fault.get("fault") in ("truncate", "reset", "stall"):
+        if self.fault.get("fault") == "restless":
+            self.write(body[: len(body) // 2 + sum("/objects/" in asked.path for asked in self.hub.log) % 2])
+            self.close_connection = True
+        elif self.fault.get("fault") in ("truncate", "reset", "stall"):
             self.write(body[: len(body) // 2])
             self.wfile.flush()
             self.close_connection = True

@@ -73,6 +73,7 @@ FAULTS = [
         "branch that does not exist", 2, "download.hub.revision: medic/o1-sft has no such revision, got dev; give a", {"revision": "dev"}
     ),
     Fault("commit that does not exist", 2, "medic/o1-sft has no such revision, got 0000", {"revision": "0" * 40}),
+    Fault("id that is too long", 2, "params.yaml: download.hub.repo: expected the id of a repository, got a/b", {"repo": "a/" + "b" * 96}),
     Fault("revision that is none", 2, "download.hub.revision: expected a commit, branch or tag, got a..b/../c;", {"revision": "a..b/../c"}),
     Fault("file that does not exist", 2, "got zh/病例.jsn; did you mean `zh/病例.json`?", {"file": "zh/病例.jsn"}),
     Fault("configuration that does not exist", 2, "no such configuration, got fr; it has zh, en", {"file": "", "config": "fr"}),
@@ -88,6 +89,8 @@ FAULTS = [
         only="huggingface",
     ),
     Fault("token that is wrong", 3, "the hub does not accept the token in ", environment={"token": "hf_bad"}),
+    Fault("token that no request can carry", 3, ": not an access token; copy it again", environment={"token": "hf_bad 密码"}),
+    Fault("token with the line break of its file", 0, "40 rows read", environment={"token": "good\n"}),
     Fault("forbidden", 3, "access is forbidden (403); set ", inject=_at("status", API, status=403)),
     Fault(
         "too many requests",
@@ -105,10 +108,27 @@ FAULTS = [
         "name that DNS does not know", 3, "the name hub.invalid cannot be resolved (DNS)", environment={"endpoint": "http://hub.invalid"}
     ),
     Fault("address that is none", 3, "expected the address of a hub, got ftp://mirror;", environment={"endpoint": "ftp://mirror"}),
+    Fault(
+        "address with a port that is none",
+        3,
+        "environment: no connection can be set up with these settings, got Invalid port: 'x'; check ",
+        environment={"endpoint": "http://127.0.0.1:x"},
+    ),
+    Fault(
+        "proxy that nobody answers at",
+        3,
+        "no connection to the proxy on the way to hub.invalid, got [Errno 111]",
+        environment={"endpoint": "http://hub.invalid", "http_proxy": "http://127.0.0.1:9"},
+        only="modelscope",  # huggingface_hub keeps the client that its process made first
+    ),
+    Fault("proxy of a kind that is not there", 3, "no connection can be set up with", environment={"ALL_PROXY": "gopher://127.0.0.1:9"}),
+    Fault("certificates that are not there", 3, "environment: no connection can be set up", environment={"SSL_CERT_FILE": "nowhere.pem"}),
+    Fault("redirected to a file", 3, "unsupported protocol 'file://'", inject=_at("elsewhere", API, address="file:///etc/passwd")),
     Fault("redirected in circles", 3, "the answer is not that of a hub, got Exceeded", inject=_at("circle", API)),
     Fault(
         "listed, and not in the storage", 3, "the hub lists the file and has not got it (404)", inject=_at("status", STORAGE, status=404)
     ),
+    Fault("asked for headers alone, the hub fails", 0, "40 rows read", inject=_at("status", "/", status=503, method="HEAD")),
     Fault("offline", 3, "HF_HUB_OFFLINE forbids fetching, and the cache ", environment={"HF_HUB_OFFLINE": "1"}),
     Fault("web page instead of the hub", 3, "the answer is not that of a hub", inject=_at("html", API)),
     Fault(
@@ -119,6 +139,7 @@ FAULTS = [
     Fault("shorter, and said to be whole", 3, f"the file should be {len(BODY)} bytes long, got {len(BODY) // 3};", inject=_at("shorter")),
     Fault("cut off once", 0, "40 rows read", inject=_at("truncate", times=1)),
     Fault("reset once", 0, "40 rows read", inject=_at("reset", times=1)),
+    Fault("cut off at another place each time, without ranges", 3, "broke off; run again", inject=_at("restless")),
     Fault("silent in the middle, once", 0, "40 rows read", inject=_at("stall", seconds=1.5, times=1)),
     Fault("reset again and again", 3, "broke off; run again: it goes on where it stopped", inject=_at("reset")),
     Fault("disk too small", 3, "the disk has no room for ", environment={"disk": "1"}),

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from fake_hub import FakeHub, fake_hub, git_sha1, sha256
-from hub_faults import BODY, CARD, FAULTS, FILE, REPO, STORAGE, Fault, environment, hub_params, prepare
-from huggingface_hub import constants
+from fake_hub import FakeHub, Handler, fake_hub, git_sha1, sha256
+from hub_faults import BODY, CARD, FAULTS, FILE, FILES, REPO, STORAGE, Fault, environment, hub_params, prepare
+from huggingface_hub import constants, hf_hub_download
 from stage_project import make_project
 
-from medcot import libraries, modelscope, transfer
+from medcot import huggingface, libraries, modelscope, transfer
 from medcot.errors import DataError, MachineError, MedcotError
 from medcot.hub import licence_of, open_repo, read_card
 from medcot.hub_data import fetch_data_file
@@ -250,6 +250,163 @@ def test_a_listing_that_leads_out_of_the_cache_is_not_followed(machine: Machine)
         assert (code, "has no such file" in stderr) == (2, True)
 
 
+EVIL = "../" * 30 + "tmp"
+LISTINGS = {
+    "a hash that is a path": {"sha256": EVIL + "/evil"},
+    "a hash of the right length that is a path": {"sha256": (EVIL + "/evil").rjust(64, "/")[-64:]},
+    "a size below nothing": {"size": -1},
+    "no size": {"size": None},
+}
+
+
+@pytest.mark.parametrize("wrong", LISTINGS.values(), ids=LISTINGS)
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_listing_that_names_no_hash_or_size_is_refused_before_a_file_is_made(
+    machine: Machine, platform: str, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(self: Handler, content: Any) -> None:
+        data = content.get("Data", {})
+        for entry in [*content.get("siblings", []), *(data.get("Files") or [] if isinstance(data, dict) else [])]:
+            if entry.get("rfilename") == FILE:
+                entry["lfs"].update(wrong)
+            elif entry.get("Path") == FILE:
+                entry.update({key.capitalize(): value for key, value in wrong.items()})
+        self.reply(200, json.dumps(content).encode())
+
+    monkeypatch.setattr(Handler, "json", spoiled)
+    commit = prepare(NONE, machine.hub)
+    code, stderr = machine.run(hub_params(platform, commit), environment(NONE, machine.hub, platform, machine.home))
+    assert (code, len(stderr.splitlines())) == (3, 1)
+    assert "the answer is not that of a hub, got " in stderr
+    assert list(machine.home.rglob("*")) == []
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_commit_that_is_none_names_no_directory(machine: Machine, platform: str) -> None:
+    prepare(NONE, machine.hub)
+    repo = machine.hub.repos["dataset", REPO]
+    repo.commits[EVIL] = FILES
+    repo.refs["main"] = EVIL
+    code, stderr = machine.run(hub_params(platform, "main"), environment(NONE, machine.hub, platform, machine.home))
+    assert (code, f"the answer is not that of a hub, got {EVIL}; look at " in stderr) == (3, True)
+    assert list(machine.home.rglob("*")) == []
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_names_from_a_hub_cannot_write_on_the_terminal(machine: Machine, platform: str) -> None:
+    prepare(NONE, machine.hub)
+    card = b'---\nconfigs:\n- config_name: "x\\e[2J\\nerror: run this"\n  data_files: a\n---\n'
+    commit = machine.hub.add("dataset", REPO, {"\x1b[2J\nerror: run this": BODY, "数据\u3000一.json": BODY, "README.md": card})
+    for params, says in (
+        ({"file": "none"}, "; it has 数据\u3000一.json"),
+        ({"file": "", "config": "zh"}, "; it has x\\x1b[2J\\nerror: run this"),
+    ):
+        code, stderr = machine.run(hub_params(platform, commit, **params), environment(NONE, machine.hub, platform, machine.home))
+        assert (code, len(stderr.splitlines()), "\x1b" in stderr) == (2, 1, False)
+        assert says in stderr
+
+
+def test_what_a_users_link_leads_to_is_never_deleted(machine: Machine) -> None:
+    commit = prepare(NONE, machine.hub)
+    variables = environment(NONE, machine.hub, "huggingface", machine.home)
+    assert machine.run(hub_params("huggingface", commit), variables)[0] == 0
+    (pointer,) = machine.home.rglob("病例.json")
+    mine = machine.home / "mine.json"
+    mine.write_text("[]", encoding="utf-8")
+    pointer.unlink()
+    pointer.symlink_to(mine)
+    code, stderr = machine.run(hub_params("huggingface", commit), variables)
+    assert (code, "the copy in the cache is damaged, and is fetched again" in stderr) == (0, True)
+    assert mine.read_text(encoding="utf-8") == "[]"
+    assert pointer.read_bytes() == BODY
+
+
+def test_the_cache_is_laid_out_as_the_hubs_client_has_it(machine: Machine) -> None:
+    commit = prepare(NONE, machine.hub)
+    assert machine.run(hub_params("huggingface", commit), environment(NONE, machine.hub, "huggingface", machine.home))[0] == 0
+    cache = machine.home / "hf" / "hub"
+    found = hf_hub_download(REPO, FILE, repo_type="dataset", revision=commit, cache_dir=cache, local_files_only=True)
+    assert Path(found).read_bytes() == BODY
+    assert not Path(found).readlink().is_absolute(), "a cache may be moved"
+    assert Path(found).resolve().name == sha256(BODY)
+
+
+def test_where_there_are_no_links_the_file_itself_takes_its_place(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface, "are_symlinks_supported", lambda folder: False)
+    commit = prepare(NONE, machine.hub)
+    assert machine.run(hub_params("huggingface", commit), environment(NONE, machine.hub, "huggingface", machine.home))[0] == 0
+    (file,) = machine.home.rglob("病例.json")
+    assert not file.is_symlink()
+    assert file.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_what_has_arrived_needs_no_room_again(machine: Machine, platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = prepare(NONE, machine.hub)
+    variables = environment(NONE, machine.hub, platform, machine.home)
+    machine.hub.inject("truncate", STORAGE, times=1)
+    machine.hub.inject("status", STORAGE, status=503)
+    assert machine.run(hub_params(platform, commit), variables)[0] == 3
+    machine.hub.heal()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(len(BODY), 0, len(BODY) // 2 + 1))
+    assert machine.run(hub_params(platform, commit), variables)[0] == 0
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"../../../..", b""])
+def test_a_damaged_note_of_a_branch_counts_as_none(machine: Machine, platform: str, content: bytes) -> None:
+    commit = prepare(NONE, machine.hub)
+    variables, params = environment(NONE, machine.hub, platform, machine.home), hub_params(platform, "main")
+    assert machine.run(params, variables)[0] == 0
+    (note,) = machine.home.rglob("refs/main")
+    note.write_bytes(content)
+    code, stderr = machine.run(params, variables | {"HF_HUB_OFFLINE": "1"})
+    assert (code, "does not hold all of revision main" in stderr) == (3, True)
+    assert machine.run(params, variables)[0] == 0
+    assert note.read_text(encoding="utf-8") == commit
+
+
+def test_a_mirror_that_knows_no_pages_is_asked_twice(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modelscope, "PAGE", 1)
+    monkeypatch.setattr(Handler, "listing", lambda self, files: [{"Path": FILE, "Type": "blob", "Size": len(BODY), "Sha256": sha256(BODY)}])
+    commit = prepare(NONE, machine.hub)
+    assert machine.run(hub_params("modelscope", commit), environment(NONE, machine.hub, "modelscope", machine.home))[0] == 0
+    assert len([asked for asked in machine.hub.log if "repo/tree" in asked.path]) == 2
+
+
+@pytest.mark.parametrize("seconds", ["²", "0", "-1", "9" * 400, "soon"])
+def test_a_timeout_that_is_none_is_the_usual_one(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
+    monkeypatch.setenv("MODELSCOPE_API_TIMEOUT", seconds)
+    assert ModelScope("dataset", REPO, "master", "download.hub").timeout == 10
+
+
+def test_content_that_a_mirror_named_without_a_hash_stays_in_the_cache(machine: Machine) -> None:
+    commit = prepare(NONE, machine.hub)
+    variables = environment(NONE, machine.hub, "huggingface", machine.home)
+    assert machine.run(hub_params("huggingface", commit), variables)[0] == 0
+    (pointer,) = machine.home.rglob("病例.json")
+    blob = pointer.resolve().rename(pointer.resolve().with_name("0123456789abcdef"))
+    pointer.unlink()
+    pointer.symlink_to(blob)
+    assert machine.run(hub_params("huggingface", commit), variables | {"HF_HUB_OFFLINE": "1"})[0] == 0
+    assert blob.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("card", "says"),
+    [
+        ("configs: 5", "the data set's card names no configurations, got zh;"),
+        ("configs:\n- config_name: zh\n  data_files: &a [*a]", "the configuration's files are nested without end, got zh;"),
+    ],
+)
+def test_a_hostile_card_is_one_line(machine: Machine, card: str, says: str) -> None:
+    prepare(NONE, machine.hub)
+    commit = machine.hub.add("dataset", REPO, {**FILES, "README.md": f"---\n{card}\n---\n".encode()})
+    params = hub_params("huggingface", commit, file="", config="zh")
+    code, stderr = machine.run(params, environment(NONE, machine.hub, "huggingface", machine.home))
+    assert (code, len(stderr.splitlines()), says in stderr) == (2, 1, True)
+
+
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_data_set_of_many_files_is_listed_whole(machine: Machine, platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modelscope, "PAGE", 3)
@@ -289,6 +446,9 @@ def test_hashes_are_those_of_git_and_of_the_content(tmp_path: Path) -> None:
         ("# no metadata\n", "unknown"),
         ("---\nlicense: [\n---\n", "unknown"),
         ("---\n- a list\n---\n", "unknown"),
+        ("---" + "\n" * 200_000 + "no end", "unknown"),
+        ("---\na: " + "[" * 5000 + "\n---\n", "unknown"),
+        ('---\nlicense: "mit\\n---\\n# 假的"\n---\n', "mit\\n---\\n# 假的"),
         ("", "unknown"),
     ],
 )

@@ -158,8 +158,20 @@ def test_a_record_comes_back_as_it_was_written(model: Path) -> None:
 
 
 def test_a_missing_or_foreign_record_is_one_line(model: Path) -> None:
+    content = json.loads((model / "base.json").read_text(encoding="utf-8"))
     (model / "base.json").write_text('{"source": "demo"}', encoding="utf-8")
     with pytest.raises(DataError, match=r"not a record of this version, got .*missing 4 required"):
+        read_base_record(model)
+    for wrong in ({"samples": [1]}, {"samples": None}, {"files": {"a": 1}}, {"num_parameters": "many"}, {"path": 5}):
+        (model / "base.json").write_text(json.dumps(content | wrong), encoding="utf-8")
+        with pytest.raises(DataError, match=f"not a record of this version, got {next(iter(wrong))} is "):
+            read_base_record(model)
+    for wrong in ({"platform": "x", "commit": "0" * 40}, {"platform": "huggingface", "commit": "../.."}, {}):
+        (model / "base.json").write_text(json.dumps(content | {"source": "hub"} | wrong), encoding="utf-8")
+        with pytest.raises(DataError, match=r"not a record of a model on a hub, got .*; run `dvc repro -f base`"):
+            read_base_record(model)
+    (model / "base.json").write_bytes(b"\xff{}")
+    with pytest.raises(DataError, match="not a record of this version"):
         read_base_record(model)
     (model / "base.json").unlink()
     with pytest.raises(DataError, match="the base model is missing; run `dvc repro base`"):
