@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from medcot.params import PARAMS_FILE, parse_section
 from medcot.records import assign_ids, canonical, write_jsonl
 from medcot.rows import Row
 from medcot.sources import READERS, read_rows
-from medcot.stage import atomic_file, report, setup_logging
+from medcot.stage import Terminated, atomic_file, report, setup_logging, terminate
 from medcot.sweep import check_params, check_queue, commands, read_sweep, run_sweep
 
 SEED = 1  # of the MinHash permutations; the verdicts do not depend on it
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
         return report(error, "medcot")
     return 0
 
@@ -196,6 +197,7 @@ def export(args: argparse.Namespace) -> None:
     from medcot import export as exporting  # lazily: it loads torch, which no other verb needs
 
     setup_logging()
+    signal.signal(signal.SIGTERM, terminate)  # so that a half-written directory of many gigabytes goes
     limit = exporting.MAX_KL if args.max_kl is None else args.max_kl
     result = exporting.export(args.out, args.dtype, limit, force=args.force)
     print(f"KL(adapter‖merged)   {result.adapter_merged:.3g} nats a token, limit {limit:g} / 合并误差")

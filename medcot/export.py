@@ -103,7 +103,7 @@ def check_adapter(directory: Path, identity: Identity) -> None:
 
 def check_target(out: Path, force: bool) -> None:
     """Refuse a target that holds anything but an earlier export, and that one too unless force is given."""
-    if out.exists() and not out.is_dir():
+    if ((out.exists() or out.is_symlink()) and not out.is_dir()) or out.name == "..":
         raise DataError(str(out), "not a directory", "name another target")
     if not out.exists() or not any(out.iterdir()):
         return
@@ -217,7 +217,7 @@ def read_evaluation(adapter_hash: str) -> dict[str, Any] | None:
         return None
     try:
         metrics = dict(json.loads(METRICS.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise DataError(str(METRICS), "not valid JSON", "run `dvc repro -f evaluate`", got=str(error)) from None
     if metrics.get("adapter_hash") == adapter_hash:
         return metrics

@@ -16,7 +16,7 @@ import medcot.libraries  # noqa: F401 - before peft, which imports bitsandbytes
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from medcot.adapters import read_adapter_config
 from medcot.errors import DataError
@@ -57,7 +57,7 @@ def merged_model(weights: Path, adapter: Path, dtype: str) -> Any:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of tied weights, which are settled here
             wrapped = PeftModel.from_pretrained(load_dense(weights), adapter, torch_device="cpu")
             return merge(wrapped, DTYPES[dtype])
-    except (ValueError, NotImplementedError, RuntimeError) as error:
+    except (ValueError, NotImplementedError, RuntimeError, SafetensorError) as error:
         cause, remedy = "the adapter cannot be merged", "train it again, or serve it as an adapter"
         raise DataError(str(adapter), cause, remedy, got=str(error).strip().splitlines()[0]) from None
 

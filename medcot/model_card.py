@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,7 +31,8 @@ def _front_matter(base: Mapping[str, Any]) -> str:
     if base.get("repo"):
         lines.insert(0, f"base_model: {base['repo']}")
     if base.get("licence", "unknown") != "unknown":
-        lines.insert(0, f"license: {base['licence']}")
+        # A text that YAML could read as something else is quoted: it is the base's author who wrote it.
+        lines.insert(0, f"license: {base['licence'] if re.fullmatch('[a-z][a-z0-9.-]*', base['licence']) else json.dumps(base['licence'])}")
     return "\n".join(["---", *lines, "tags:", "  - medical", "  - reasoning", "---"])
 
 

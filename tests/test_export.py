@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections import namedtuple
@@ -29,6 +30,7 @@ from medcot.evaluation import weights_hash
 from medcot.llamafactory import render_row, write_rows
 from medcot.merge import merged_model, stored_dtype
 from medcot.model import Hardware, describe_model_dir, load_base, load_tuned, load_weights, read_base_record
+from medcot.model_card import render_card
 from medcot.template import TEMPLATES, encode, encode_prompt
 from medcot.tokenizer import load_tokenizer
 from medcot.train_params import TrainParams
@@ -323,6 +325,18 @@ def test_figures_of_another_adapter_stay_out_of_the_card(project: Path, caplog: 
     assert not Path("out2").exists()
 
 
+@pytest.mark.parametrize("licence", ["mit, cc0-1.0", "mit\n---\n# <script>", "a: b", "许可"])
+def test_a_licence_cannot_break_the_metadata_of_the_card(licence: str) -> None:
+    facts = {
+        "base": {"licence": licence},
+        "fingerprints": {},
+        "kl": {"num_tokens": 1, "num_prompts": 1, "computed_in": "float32", "adapter_merged": 0},
+    }
+    facts |= dict.fromkeys(("adapter_hash", "template", "system", "trained_on", "dtype"), "x")
+    front = render_card("m", facts, None).split("\n---\n")[0]
+    assert yaml.safe_load(front.removeprefix("---\n"))["license"] == licence
+
+
 def test_a_base_from_a_hub_is_named_with_its_licence() -> None:
     record = {"source": "hub", "repo": "acme/Base-7B", "commit": "c" * 40, "licence": "apache-2.0", "path": "", "num_parameters": 7}
     base = exporting.describe_base(record)
@@ -439,6 +453,43 @@ def test_a_target_that_is_not_ours_is_never_replaced(project: Path, capsys: pyte
     shutil.rmtree("out")
     Path("out").write_text("a file", encoding="utf-8")
     assert error_of(capsys) == (2, "error: out: not a directory; name another target")
+
+
+def test_a_link_to_nowhere_and_a_way_back_are_no_targets(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fine_tune()
+    Path("link").symlink_to("nowhere")
+    for out in ("link", "new/.."):
+        assert main(["export", out]) == 2
+        assert capsys.readouterr().err.splitlines()[-1] == f"error: {out}: not a directory; name another target"
+    assert not Path("new").exists()
+
+
+def test_a_damaged_adapter_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fine_tune()
+    weights = ADAPTER / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    code, line = error_of(capsys)
+    assert (code, line.startswith("error: models/adapter: the adapter cannot be merged, got Error while deserializing")) == (2, True)
+
+
+def test_metrics_that_are_no_mapping_are_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fine_tune()
+    Path("metrics").mkdir(exist_ok=True)
+    Path("metrics/evaluate.json").write_text("5", encoding="utf-8")
+    code, line = error_of(capsys)
+    assert (code, line.startswith("error: metrics/evaluate.json: not valid JSON, got ")) == (2, True)
+
+
+def test_sigterm_removes_what_is_half_written(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fine_tune()
+    before, handler = sorted(Path().iterdir()), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(exporting, "measure", lambda *args: signal.raise_signal(signal.SIGTERM))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so that a missing handler fails the test instead of ending it
+    try:
+        assert error_of(capsys)[0] == 143
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert [path for path in sorted(Path().iterdir()) if path.name != ".medcot"] == before
 
 
 def test_an_earlier_export_is_replaced_only_when_asked_for(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
