@@ -63,6 +63,10 @@ def read_sweep(path: Path) -> Sweep:
         if values.keys() != set(sweep.keys):
             other = sorted(values.keys() ^ set(sweep.keys))
             raise DataError(f"{path}: runs.{name}", "the runs set different keys", "give each key in every run", got=", ".join(other))
+        for key, value in sweep.values(name).items():
+            # DVC would put in what ${oc.env:…} names, an access token perhaps, and commit it with the experiment.
+            if isinstance(value, str) and ("${" in value or "\0" in value):
+                raise DataError(f"{path}: runs.{name}.{key}", "`${` and NUL cannot be given to DVC", "write the value itself", got=value)
     return sweep
 
 

@@ -161,6 +161,11 @@ def test_dvc_reads_every_kind_of_value_as_it_was_meant(in_tmp: Path) -> None:
             {"runs": {"a": {"train.max_steps": 1}, "b": {"train.max_steps": 1, "base.steps": 2}}},
             "runs.b: the runs set different keys, got base.steps; give each key in every run",
         ),
+        (
+            {"runs": {"a": {"model.system": "${oc.env:HF_TOKEN}"}}},
+            "runs.a.model.system: `${` and NUL cannot be given to DVC, got ${oc.env:HF_TOKEN}; write the value itself",
+        ),
+        ({"common": {"model.system": "a\0b"}, "runs": {"a": {}}}, "runs.a.model.system: `${` and NUL cannot be given to DVC, got a\\x00b"),
         ({"run": {}}, "sweep.run: unknown key, got {}; did you mean `runs`?"),
     ],
 )
