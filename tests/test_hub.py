@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from fake_hub import FakeHub, Handler, fake_hub, git_sha1, sha256
 from hub_faults import BODY, CARD, FAULTS, FILE, FILES, REPO, STORAGE, Fault, environment, hub_params, prepare
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, snapshot_download
 from stage_project import make_project
 
 from medcot import huggingface, libraries, modelscope, transfer
@@ -329,6 +329,17 @@ def test_the_cache_is_laid_out_as_the_hubs_client_has_it(machine: Machine) -> No
     assert Path(found).read_bytes() == BODY
     assert not Path(found).readlink().is_absolute(), "a cache may be moved"
     assert Path(found).resolve().name == sha256(BODY)
+
+
+def test_the_unmodified_client_downloads_the_same_from_the_fake_hub(machine: Machine, tmp_path: Path) -> None:
+    """Else it would be our own idea of a hub that the tests above speak to."""
+    commit, cache = prepare(NONE, machine.hub), tmp_path / "theirs"
+    with libraries.online():
+        file = hf_hub_download(REPO, FILE, repo_type="dataset", revision=commit, cache_dir=cache, endpoint=machine.hub.url)
+        folder = snapshot_download(REPO, repo_type="dataset", revision=commit, cache_dir=cache, endpoint=machine.hub.url)
+    assert Path(file).read_bytes() == (Path(folder) / FILE).read_bytes() == BODY
+    assert Path(file).resolve().name == sha256(BODY)
+    assert Path(folder).name == commit
 
 
 def test_where_there_are_no_links_the_file_itself_takes_its_place(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
