@@ -170,6 +170,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_content(self.find_object(parts[-1]))
         elif parts[:2] == ["api", "v1"]:
             self.modelscope(parts[2].removesuffix("s"), "/".join(parts[3:5]), "/".join(parts[5:]))
+        elif parts[0] == "api" and parts[4:5] == ["tree"]:
+            self.tree(parts[1].removesuffix("s"), "/".join(parts[2:4]), parts[5])
         elif parts[0] == "api":
             self.info(parts[1].removesuffix("s"), "/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
         else:
@@ -293,6 +295,16 @@ class Handler(BaseHTTPRequestHandler):
                 entry | ({"lfs": {"size": len(body), "sha256": sha256(body), "pointerSize": 130}} if len(body) >= LARGE else {})
             )
         self.json({"id": name, "sha": commit, "private": False, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
+
+    def tree(self, kind: str, name: str, revision: str) -> None:
+        """The listing that the client's snapshot_download goes by."""
+        if (found := self.find(kind, name, revision)) is None:
+            return
+        entries = [{"type": "file", "path": path, "size": len(body), "oid": git_sha1(body)} for path, body in sorted(found[1].items())]
+        for entry, (_, body) in zip(entries, sorted(found[1].items()), strict=True):
+            if len(body) >= LARGE:
+                entry["lfs"] = {"size": len(body), "oid": sha256(body), "pointerSize": 130}
+        self.json(entries)
 
     def resolve(self, kind: str, name: str, revision: str, path: str) -> None:
         found = self.find(kind, name, revision)

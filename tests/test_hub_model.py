@@ -197,9 +197,7 @@ def test_offline_and_absent_is_one_sentence_and_offline_and_present_works(machin
     assert run_base() == 0
     assert read_base_record(stage.MODEL)[0].licence == "apache-2.0"
     shutil.rmtree(machine.home)
-    with pytest.raises(
-        MachineError, match=r"tiny-qwen3: HF_HUB_OFFLINE forbids fetching, .*; unset HF_HUB_OFFLINE for one run, or copy"
-    ):
+    with pytest.raises(MachineError, match=r"tiny-qwen3: HF_HUB_OFFLINE forbids fetching, .*; unset HF_HUB_OFFLINE for one run, or copy"):
         read_base_record(stage.MODEL)
     assert machine.hub.log == []
 
