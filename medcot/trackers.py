@@ -34,7 +34,8 @@ def chosen_trackers() -> list[str]:
             close = difflib.get_close_matches(name, TRACKERS, n=1)
             remedy = f"did you mean `{close[0]}`?" if close else f"known trackers: {', '.join(TRACKERS)}"
             raise DataError(f"environment: {REPORT_TO}", "unknown tracker", remedy, got=name)
-        if importlib.util.find_spec(name) is None:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # a directory `wandb/` that some run left here looks like a package without code
             remedy = f"run `pip install {name}`, or take it out of the list"
             raise MachineError(f"environment: {REPORT_TO}", f"the package of tracker {name} is not installed", remedy)
     return names

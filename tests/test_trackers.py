@@ -44,7 +44,7 @@ def _own_environment() -> Iterator[None]:
 
 @pytest.fixture
 def _all_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: ModuleSpec(name, None, origin="there"))
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,13 @@ def test_a_package_that_is_missing_is_named_before_anything_is_loaded(
     error = capsys.readouterr().err.splitlines()[-1]
     expected = f"the package of tracker {name} is not installed; run `pip install {name}`, or take it out of the list"
     assert error == f"error: environment: MEDCOT_REPORT_TO: {expected}"
+
+
+def test_a_directory_with_a_trackers_name_is_not_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    os.environ["MEDCOT_REPORT_TO"] = "wandb"
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: ModuleSpec(name, None))
+    with pytest.raises(MachineError, match="the package of tracker wandb is not installed"):
+        chosen_trackers()
 
 
 class NoKeyError(Exception):
