@@ -54,4 +54,4 @@ lock:
 	rm -rf .medcot/lock build
 
 clean:
-	rm -rf $(VENV) .medcot .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

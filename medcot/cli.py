@@ -21,7 +21,7 @@ from medcot.params import PARAMS_FILE, parse_section
 from medcot.records import assign_ids, canonical, write_jsonl
 from medcot.rows import Row
 from medcot.sources import READERS, read_rows
-from medcot.stage import Terminated, atomic_file, report, setup_logging, terminate
+from medcot.stage import Terminated, atomic_file, report, setup_logging, stage_lock, terminate
 from medcot.sweep import check_params, check_queue, commands, read_sweep, run_sweep
 
 SEED = 1  # of the MinHash permutations; the verdicts do not depend on it
@@ -233,7 +233,8 @@ def sweep(args: argparse.Namespace) -> None:
         return
     if args.queue:
         check_queue(plan)
-    run_sweep(plan, str(args.file), args.queue, form)
+    with stage_lock("sweep"):  # two at once would overwrite each other's params.yaml
+        run_sweep(plan, str(args.file), args.queue, form)
 
 
 VERBS = (add_dedup, add_sweep, add_export)

@@ -29,7 +29,7 @@ from medcot.template import TEMPLATES, Encoded, Template
 VOCAB_SIZE = 1024
 PAD_TOKEN = "<|endoftext|>"
 SHAPE = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
-MAX_POSITIONS = 4096
+MAX_POSITIONS = 8192  # the longest cut-off of a recipe
 BLOCK = 256  # tokens of a training sequence
 log = logging.getLogger("medcot")
 
@@ -124,6 +124,8 @@ def train_model(model: Any, rows: Sequence[Encoded], training: DemoTraining) -> 
         schedule.step()
         optimizer.zero_grad()
         losses.append(loss.item())
+        if (step + 1) % max(1, training.steps // 4) == 0:
+            log.info("base: step %d of %d, loss %.3f", step + 1, training.steps, losses[-1])
     model.eval()
     tail = losses[-max(1, training.steps // 10) :]
     return sum(tail) / len(tail)

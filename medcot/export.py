@@ -32,7 +32,7 @@ from medcot.model_params import ModelParams
 from medcot.params import load_section
 from medcot.stage import SCHEMA_VERSION, atomic_dir, stage_lock
 from medcot.template import Encoded, encode, eos_id
-from medcot.tokenizer import check_transformers_load, install_tokenizer
+from medcot.tokenizer import COPIED_FILES, check_transformers_load, install_tokenizer
 
 DATA = Path("data/llamafactory")
 TOKENIZER = Path("models/base/tokenizer")
@@ -41,6 +41,20 @@ ADAPTER = Path("models/adapter")
 METRICS = Path("metrics/evaluate.json")
 EXPORT_FILE, GENERATION_FILE, IDENTITY_FILE = "export.json", "generation_config.json", "medcot.json"
 GGUF_NAME = "medcot-bf16.gguf"
+# All that an export holds; a directory with more is somebody's.
+OWN_FILES = (
+    *(
+        EXPORT_FILE,
+        GENERATION_FILE,
+        IDENTITY_FILE,
+        "config.json",
+        "README.md",
+        "Modelfile",
+        "*.safetensors",
+        "model.safetensors.index.json",
+    ),
+    *(*COPIED_FILES, "added_tokens.json"),
+)
 SHARD_SIZE = "5GB"
 NUM_PROMPTS, NUM_POSITIONS = 32, 64
 # A bfloat16 merge of the demo measures 2e-5 nats, with bfloat16 arithmetic 2e-4; a merge into the 4-bit base, or none at all, 1e-2.
@@ -111,6 +125,8 @@ def check_target(out: Path, force: bool) -> None:
         raise DataError(str(out), "the directory is not empty, and no earlier export", "name another one")
     if not force:
         raise DataError(str(out), "the directory holds an earlier export", "name another one, or add --force to replace it")
+    if foreign := sorted(path.name for path in out.iterdir() if not any(path.match(pattern) for pattern in OWN_FILES)):
+        raise DataError(str(out), "--force would delete what no export wrote", "move it elsewhere", got=", ".join(foreign))
 
 
 def check_space(out: Path, num_bytes: int) -> None:
@@ -134,6 +150,8 @@ def write_model(out: Path, weights: Path, data: EvalSet, dtype: str) -> None:
     model = merged_model(weights, ADAPTER, dtype)
     model.config.eos_token_id = eos_id(data.tok, data.template)
     model.save_pretrained(out, max_shard_size=SHARD_SIZE)
+    for file in out.glob("*.safetensors"):
+        file.chmod(0o644)  # safetensors leaves them to the owner alone, and a server may be somebody else
     sampling = generation_config(weights, data, model.config.pad_token_id)
     _write_json(out / GENERATION_FILE, sampling)
     settle_tokenizer(out, data.template, data.tok.eos_token, data.system)

@@ -57,10 +57,10 @@ def main() -> None:
 
 def describe_delta(delta: dict[str, Any], confidence: float) -> str:
     """Say the difference with its interval in one clause."""
-    clause = f"NLL per token {delta['nll']:+.4f} against the base"
+    clause = f"NLL per token {delta['nll']:+.3g} against the base"
     if "ci_low" not in delta:
         return f"{clause} (one row: no interval)"
-    return f"{clause} ({confidence:.0%} interval {delta['ci_low']:+.4f} to {delta['ci_high']:+.4f})"
+    return f"{clause} ({confidence:.0%} interval {delta['ci_low']:+.3g} to {delta['ci_high']:+.3g})"
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def main() -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     if metrics["num_zero_gradients"]:
         log.warning("train: %d steps had no gradient and taught nothing", metrics["num_zero_gradients"])
-    log.info("train: %d rows, %d steps, val loss %s", len(rows), outcome.steps, outcome.eval_loss)
+    done = f"adapter {params.adapter} imported, not trained" if params.adapter else f"{outcome.steps} steps"
+    log.info("train: %d rows, %s%s", len(rows), done, f", val loss {outcome.eval_loss:.4f}" if outcome.eval_loss is not None else "")
 
 
 if __name__ == "__main__":

@@ -193,6 +193,6 @@ def test_weights_that_are_not_a_number_are_named(workspace, capfd):
 
 
 def test_a_single_row_is_said_in_the_log():
-    assert evaluate.describe_delta({"nll": -0.5}, 0.95) == "NLL per token -0.5000 against the base (one row: no interval)"
+    assert evaluate.describe_delta({"nll": -0.5}, 0.95) == "NLL per token -0.5 against the base (one row: no interval)"
     delta = {"nll": -0.5, "ci_low": -0.75, "ci_high": -0.25}
-    assert evaluate.describe_delta(delta, 0.95) == "NLL per token -0.5000 against the base (95% interval -0.7500 to -0.2500)"
+    assert evaluate.describe_delta(delta, 0.95) == "NLL per token -0.5 against the base (95% interval -0.75 to -0.25)"

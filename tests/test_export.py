@@ -503,8 +503,13 @@ def test_an_earlier_export_is_replaced_only_when_asked_for(project: Path, capsys
     assert Path("out/model.safetensors").read_bytes() == first
     assert error_of(capsys, "--force", "--max-kl", "1e-12")[0] == 4
     assert Path("out/model.safetensors").read_bytes() == first
+    Path("out/medcot-bf16.gguf").write_bytes(b"hours of work")
+    want = "error: out: --force would delete what no export wrote, got medcot-bf16.gguf; move it elsewhere"
+    assert error_of(capsys, "--force") == (2, want)
+    Path("out/medcot-bf16.gguf").unlink()
     assert main(["export", "out", "--force"]) == 0
     assert Path("out/model.safetensors").read_bytes() != first
+    assert Path("out/model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_done(
