@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from medcot.checks import UNREADABLE_CODES
+from medcot.errors import MachineError
 from medcot.hub_params import HubParams, check_num_rows
 from medcot.ledger import events_frame, write_ledger
 from medcot.mapping import MAPPINGS, FieldParams, Mapping, choose_mapping, to_raw_records
@@ -73,8 +74,11 @@ def find_source(params: DownloadParams) -> Source:
         return Source(SAMPLE, "sample", {})
     if params.source == "file":
         return Source(import_path(IMPORT, params.file), params.file, {})
-    from medcot.hub_data import fetch_data_file  # the hub's client takes longer to load than all else here
-
+    try:
+        from medcot.hub_data import fetch_data_file  # the hub's client takes longer to load than all else here
+    except ValueError as error:  # and reads its settings as it is loaded
+        cause, remedy = "no connection can be set up with these settings", "check HF_ENDPOINT and the other HF_ variables"
+        raise MachineError("environment", cause, remedy, got=str(error)) from None
     file = fetch_data_file(params.hub)
     return Source(file.path, f"{params.hub.repo}/{file.name}", {"hub": file.metrics(params.hub)})
 
