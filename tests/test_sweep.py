@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from medcot import stage
 from medcot.cli import main
 from medcot.errors import DataError
 from medcot.params import read_params
@@ -221,6 +222,14 @@ def test_runs_go_to_dvc_in_order_and_the_table_comes_last(dvc: Path) -> None:
         "exp run -n large",
         "exp show --md --hide-workspace",
     ]
+
+
+def test_a_second_sweep_beside_the_first_is_refused(dvc: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "LOCK_SECONDS", 0)
+    with stage.stage_lock("sweep"):
+        assert main(["sweep", "sweep.yaml"]) == 3
+    assert "another process is running stage sweep" in error(capsys)
+    assert not (dvc / "calls").exists(), "nothing was asked of DVC"
 
 
 def test_the_queue_goes_to_dvc_in_order(dvc: Path) -> None:
