@@ -20,7 +20,7 @@ from medcot.stage import atomic_file
 
 Action = Literal["read", "changed", "conflict", "flagged", "kept", "removed", "refused"]
 TERMINAL = ("kept", "removed", "refused")
-STAGES = ("download", "normalize", "dedup", "convert")
+STAGES = ("download", "normalize", "dedup", "decontaminate", "convert")
 
 SCHEMA = {
     "id": pl.String,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from medcot.errors import DataError
 
 TEXT_FIELDS = ("question", "reasoning", "answer")
 RECORDS_FILE = "records.jsonl"
-DIRECTORIES = {"raw": "download", "normalized": "normalize"}  # the stage that writes a data directory of another name
+DIRECTORIES = {"raw": "download", "normalized": "normalize", "decontaminated": "decontaminate"}  # the stage that writes a data directory of another name
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class RawRecord:
     error: str | None = None
     detail: str | None = None
     raw: str | None = None
+    category: str | None = None
 
     @property
     def content_hash(self) -> str:
@@ -41,13 +42,19 @@ class RawRecord:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One question with its chain of thought and final answer; all three are non-empty text."""
+    """One question with its chain of thought and final answer; all three are non-empty text.
+
+    category  the class that the source gives the row, for class balance
+    decision  keep or edit where a curator decided so: no later rule removes the record
+    """
 
     id: str
     source: str
     question: str
     reasoning: str
     answer: str
+    category: str | None = None
+    decision: str | None = None
 
     @property
     def content_hash(self) -> str:
@@ -113,7 +120,7 @@ def write_records(directory: Path, records: Iterable[RawRecord] | Iterable[Recor
 
 def read_records(directory: Path) -> list[Record]:
     """Read a directory's complete records, in id order; DataError for a file that is missing or damaged."""
-    return _read(Record, directory, tuple(field.name for field in fields(Record)))
+    return _read(Record, directory, tuple(field.name for field in fields(Record) if field.default is MISSING))
 
 
 def read_raw_records(directory: Path) -> list[RawRecord]:
