@@ -29,8 +29,11 @@ from medcot.train_params import TrainParams
 
 ENGLISH, CHINESE = "README.md", "README.zh-CN.md"
 READMES = [ENGLISH, CHINESE]
-REFERENCE = {ENGLISH: "docs/reference.md", CHINESE: "docs/reference.zh-CN.md"}
-DOCUMENTS = [*READMES, *REFERENCE.values(), "CONTRIBUTING.md", "CHANGELOG.md"]
+FURTHER = {
+    ENGLISH: ["docs/reference.md", "docs/curation.md", "docs/scaling.md"],
+    CHINESE: ["docs/reference.zh-CN.md", "docs/curation.zh-CN.md", "docs/scaling.zh-CN.md"],
+}
+DOCUMENTS = [*READMES, *FURTHER[ENGLISH], *FURTHER[CHINESE], "CONTRIBUTING.md", "CHANGELOG.md"]
 CLASSES = {
     "download": ("stages.download", "DownloadParams"),
     "normalize": ("stages.normalize", "NormalizeParams"),
@@ -52,8 +55,8 @@ def read(name: str) -> str:
 
 
 def pages(name: str) -> str:
-    """A document, and for a README its reference after it: together they say everything once."""
-    return "\n".join(read(page) for page in (name, REFERENCE.get(name)) if page)
+    """A document, and for a README the pages in docs after it: together they say everything once."""
+    return "\n".join(read(page) for page in (name, *FURTHER.get(name, ())))
 
 
 def prose(name: str) -> str:
