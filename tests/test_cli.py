@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
+from conftest import ROOT
 
+from medcot import verbs_dedup
 from medcot.cli import main
 from medcot.neardup import QUESTION, ROW
 from medcot.params import read_params
 from medcot.records import read_jsonl
+from medcot.sources import READERS
 
 ROWS = [
     {"id": "1", "Question": "二期梅毒的主要皮肤表现是？"},
@@ -159,6 +164,13 @@ def test_help_is_bilingual(capsys: pytest.CaptureFixture[str]) -> None:
     assert "重复" in text
 
 
+def test_help_names_every_format_that_is_read_and_loads_no_data_library() -> None:
+    assert verbs_dedup.FORMATS.split() == list(READERS)
+    heavy = "('numpy', 'polars', 'scipy', 'torch', 'pydantic')"
+    code = f"import sys, medcot.cli; sys.exit(any(name in sys.modules for name in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_the_command_s_defaults_are_those_of_the_pipeline() -> None:
     section = read_params(Path(__file__).resolve().parent.parent / "params.yaml")["dedup"]
     assert section["question"] == QUESTION.model_dump()
@@ -181,6 +193,6 @@ def test_the_input_is_never_overwritten(in_tmp: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_bug_is_exit_code_4_with_its_traceback(monkeypatch: pytest.MonkeyPatch, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("medcot.cli.deduplicate", lambda *args: 1 // 0)
+    monkeypatch.setattr("medcot.dedup_file.deduplicate", lambda *args: 1 // 0)
     assert main(["dedup", str(write(in_tmp / "q.jsonl", ROWS))]) == 4
     assert "ZeroDivisionError" in capsys.readouterr().err
