@@ -10,7 +10,7 @@ ranks alone, never on the order of the rows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -128,19 +128,24 @@ class KeyIndex:
         return alignment, "conflict" if difference.kinds else "duplicate", difference
 
 
-def near_pairs(keys: Sequence[str], params: KeyParams, seed: int) -> Iterator[tuple[int, int, float]]:
-    """Yield the pairs of keys with exact Jaccard >= threshold, (first, second, jaccard), each once, first < second."""
+def near_pairs(keys: Sequence[str], params: KeyParams, seed: int, floor: float | None = None) -> Iterator[tuple[int, int, float]]:
+    """Yield the pairs of keys with exact Jaccard >= threshold, (first, second, jaccard), each once, first < second.
+
+    floor  the Jaccard from which pairs are yielded, when it is not the threshold; the bands stay those of the threshold, so that of
+           the pairs below it fewer are found the farther they lie below
+    """
+    floor = params.threshold if floor is None else floor
     sets = [shingles(key, params.shingle_size) for key in keys]
     lengths = np.array([len(values) for values in sets])
     bands, rows = bands_and_rows(params.threshold, params.num_perm)
     seen: set[tuple[int, int]] = set()
     for chunk in candidate_pairs(signatures(sets, params.num_perm, seed), bands, rows):
         sizes = np.sort(lengths[chunk], axis=1)
-        hopeful = sizes[:, 0] >= params.threshold * sizes[:, 1]  # the smaller set over the larger bounds the Jaccard
+        hopeful = sizes[:, 0] >= floor * sizes[:, 1]  # the smaller set over the larger bounds the Jaccard
         step = np.cumsum(sizes[hopeful].sum(axis=1)) // SHINGLES_AT_ONCE
         for block in np.split(chunk[hopeful], np.flatnonzero(np.diff(step)) + 1):
             for (a, b), similarity in zip(block.tolist(), jaccards(sets, block).tolist(), strict=True):
-                if similarity >= params.threshold and (a, b) not in seen:
+                if similarity >= floor and (a, b) not in seen:
                     seen.add((a, b))
                     yield a, b, similarity
 
@@ -152,12 +157,21 @@ def deduplicate(ids: Sequence[str], keys: Mapping[str, tuple[Sequence[str], KeyP
            is `exact_<key>`, near by any is `near_duplicate`
     ranks  one a row, see rank; unique
     """
-    indexes = [KeyIndex(name, texts, params, seed) for name, (texts, params) in keys.items()]
+    return survivors(ids, [KeyIndex(name, texts, params, seed) for name, (texts, params) in keys.items()], ranks)
+
+
+def survivors(ids: Sequence[str], indexes: Sequence[KeyIndex], ranks: Sequence[Rank], settled: Collection[str] = frozenset()) -> Result:
+    """Visit the rows and decide; see deduplicate.
+
+    settled  ids of rows that stay, whatever they resemble: they are visited first and not judged against each other
+    """
     sweep = _Sweep(ids, indexes)
     first_of: dict[int, int] = {}
-    for row in sorted(range(len(ids)), key=lambda row: ranks[row]):
+    for row in sorted(range(len(ids)), key=lambda row: (ids[row] not in settled, ranks[row])):
         first = first_of.setdefault(indexes[0].of_row[row], row)
-        if first == row:
+        if ids[row] in settled:
+            sweep.keep(row)
+        elif first == row:
             sweep.visit(row)
         else:
             sweep.copy(row, first)
@@ -193,6 +207,10 @@ class _Sweep:
                 rule = f"exact_{index.name}" if index.of_row[row] == index.of_row[other] else "near_duplicate"
                 self.removed[row] = Removal(self.ids[row], rule, index.name, self.ids[other], similarity)
                 return
+        self.keep(row)
+
+    def keep(self, row: int) -> None:
+        """Keep the row, so that those visited later are judged against it."""
         self.kept[row] = len(self.kept)
         for index, kept_at in zip(self.indexes, self.kept_at, strict=True):
             kept_at.setdefault(index.of_row[row], []).append(row)
