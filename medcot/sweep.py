@@ -11,12 +11,15 @@ import logging
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import Field
 
 from medcot.errors import DataError, MachineError, TrainingError
@@ -28,6 +31,7 @@ PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")  # a text that -S reads as it s
 DELTA = r"metrics/evaluate\.json:all\.delta\.(nll|ci_low|ci_high)|all\.delta\.(nll|ci_low|ci_high)"
 # Params that name files which Git ignores, and their values that name none: a queue's copy of the repository has only tracked files.
 UNTRACKED = {"download.source": ("sample", "hub"), "base.source": ("demo", "hub"), "train.adapter": ("",)}
+STOP_SECONDS = 30.0  # what a stage has to write a checkpoint
 log = logging.getLogger("medcot")
 
 
@@ -187,8 +191,29 @@ def run_sweep(sweep: Sweep, place: str, queue: bool, form: str) -> None:
 
 
 def run_loudly(command: Sequence[str]) -> int:
-    """Run a command with its output going where ours goes; returns its exit code."""
-    return subprocess.run([find(command[0]), *command[1:]], check=False).returncode
+    """Run a command with its output going where ours goes; returns its exit code. What stops us stops the command first."""
+    with subprocess.Popen([find(command[0]), *command[1:]]) as child:
+        try:
+            return child.wait()
+        except BaseException as stopped:
+            _stop(child, told=isinstance(stopped, KeyboardInterrupt))  # Ctrl-C at a terminal has reached the child too
+            raise
+
+
+def _stop(child: subprocess.Popen[bytes], told: bool) -> None:
+    """Let DVC and its stage end by themselves, so that they release their locks; kill DVC when it does not.
+
+    DVC waits for its stage, and releases its locks when that ends; a SIGTERM would end DVC on the spot and leave the stage running.
+    """
+    if not told:
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            for process in psutil.Process(child.pid).children(recursive=True):
+                process.terminate()
+            child.send_signal(signal.SIGINT)
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
 
 
 def run_quietly(*command: str) -> str:

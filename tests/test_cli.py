@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import subprocess
 import sys
@@ -190,6 +191,20 @@ def test_the_input_is_never_overwritten(in_tmp: Path, capsys: pytest.CaptureFixt
     assert main(["dedup", str(path), "--out", "."]) == 2
     assert "the input itself would be overwritten" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", [["dedup", "q.jsonl"], ["sweep", "recipes/sweeps/eight_versions.yaml", "--dry-run"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_gone_ends_it_quietly(in_tmp: Path, verb: list[str], unbuffered: str) -> None:
+    """As under `| head`: no traceback, and the exit code of a program that SIGPIPE ended."""
+    write(in_tmp / "q.jsonl", ROWS)
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    cwd = ROOT if verb[0] == "sweep" else in_tmp
+    done = subprocess.run([sys.executable, "-m", "medcot.cli", *verb], cwd=cwd, env=environment, stdout=writer, stderr=-1, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_bug_is_exit_code_4_with_its_traceback(monkeypatch: pytest.MonkeyPatch, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +233,44 @@ def test_a_second_sweep_beside_the_first_is_refused(dvc: Path, capsys: pytest.Ca
         assert main(["sweep", "sweep.yaml"]) == 3
     assert "another process is running stage sweep" in error(capsys)
     assert not (dvc / "calls").exists(), "nothing was asked of DVC"
+
+
+SLOW_DVC = """
+import os, signal, subprocess, sys
+if sys.argv[2] == "run":
+    stage = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: 1 // 0); print('started', flush=True); time.sleep(60)"
+    with open("log", "a") as log:
+        child = subprocess.Popen([sys.executable, "-c", stage], stdout=log, stderr=subprocess.DEVNULL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as DVC does while a stage runs
+        child.wait()
+        print("stage ended, so does dvc", file=log)
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_sweep_stops_its_run_first_and_releases_its_lock(dvc: Path, sent: signal.Signals) -> None:
+    (dvc / "bin" / "dvc").write_text(f"#!{sys.executable}\n{SLOW_DVC}", encoding="utf-8")
+    command = [sys.executable, "-m", "medcot.cli", "sweep", "sweep.yaml"]
+    # A group of its own, to which a Ctrl-C goes as from a terminal.
+    with subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as sweep:
+        while not ((dvc / "log").exists() and (dvc / "log").read_text(encoding="utf-8")):
+            assert sweep.poll() is None
+            time.sleep(0.02)
+        if sent == signal.SIGINT:
+            os.killpg(sweep.pid, sent)
+        else:
+            sweep.send_signal(sent)
+        assert sweep.stderr
+        message = sweep.stderr.read().splitlines()[-1]
+    assert (sweep.returncode, message) == {
+        signal.SIGTERM: (143, "error: medcot: terminated; run the same command again to resume"),
+        signal.SIGINT: (130, "error: medcot: interrupted; run the same command again to resume"),
+    }[sent]
+    assert (dvc / "log").read_text(encoding="utf-8").splitlines() == ["started", "stage ended, so does dvc"], "and no second run"
+    with stage.stage_lock("sweep"):
+        pass
 
 
 def test_the_queue_goes_to_dvc_in_order(dvc: Path) -> None:
