@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,18 @@ import polars as pl
 SIMILARITY_EDGES = np.arange(21) / 20
 # Lengths spread over orders of magnitude: eight bins, equally wide on a logarithmic axis, to each doubling.
 LENGTH_EDGES = np.unique(np.round(2 ** (np.arange(8 * 24 + 1) / 8)).astype(np.int64))
-VERDICTS = ("duplicate", "conflict", "similar")
+VERDICTS = ("below", "duplicate", "conflict", "similar")  # below the threshold nothing is decided
 LEFT_OUT = "left_out"
 
 
-def similarities(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Count dedup's pairs by exact Jaccard in steps of 0.05, for each key: key, from, to, and a count for each verdict.
+def similarities(pairs: pl.DataFrame, thresholds: Mapping[str, float]) -> pl.DataFrame:
+    """Count dedup's pairs by exact Jaccard in steps of 0.05, for each key: key, from, to, a count for each verdict, and the threshold.
 
-    pairs  columns key, jaccard in [0, 1], verdict
+    pairs       columns key, jaccard in [0, 1], verdict
+    thresholds  by key, for the line that the plot draws there
     """
-    return _count(pairs, "jaccard", SIMILARITY_EDGES, ["key"], "verdict", VERDICTS)
+    counted = _count(pairs, "jaccard", SIMILARITY_EDGES, ["key"], "verdict", VERDICTS)
+    return counted.with_columns(threshold=pl.col("key").replace_strict(dict(thresholds), return_dtype=pl.Float64))
 
 
 def lengths(events: pl.DataFrame) -> pl.DataFrame:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from medcot.matching import mix
 
 CANDIDATE_RECALL = 0.999
+RELIABLE = 0.9  # the recall down to which pairs below the threshold are worth a look
 PAIRS_AT_ONCE = 4_000_000  # candidate pairs in memory; a giant bucket comes in several chunks, none is dropped
 
 Hashes = npt.NDArray[np.uint64]
@@ -65,6 +66,13 @@ def bands_and_rows(threshold: float, num_perm: int) -> tuple[int, int]:
         if candidate_recall(threshold, num_perm // rows, rows) >= CANDIDATE_RECALL:
             return num_perm // rows, rows
     return num_perm, 1
+
+
+def reliable_from(threshold: float, num_perm: int) -> float:
+    """The lowest multiple of 0.05, not above the threshold, at which RELIABLE of the pairs still become candidates; else the threshold."""
+    bands, rows = bands_and_rows(threshold, num_perm)
+    below = (k / 20 for k in range(21) if k / 20 <= threshold)
+    return next((floor for floor in below if candidate_recall(floor, bands, rows) >= RELIABLE), threshold)
 
 
 def candidate_pairs(signature: Signatures, bands: int, rows: int) -> Iterator[Pairs]:

@@ -18,9 +18,10 @@ import numpy as np
 from pydantic import Field
 from rapidfuzz.distance import Indel
 
+from medcot.canaries import plant, summarise
 from medcot.guard import WORDING, Difference, compare
 from medcot.matching import jaccards, matching_key, shingles
-from medcot.minhash import bands_and_rows, candidate_pairs, signatures
+from medcot.minhash import bands_and_rows, candidate_pairs, reliable_from, signatures
 from medcot.params import Params
 from medcot.records import canonical, short_hash
 
@@ -85,6 +86,14 @@ class Removal:
     similarity: float
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a candidate search says of itself: the recall of its canaries, and the similarities of pairs too far apart to be decided."""
+
+    canaries: dict[str, float | int]
+    below: list[float]
+
+
 @dataclass(frozen=True)
 class Result:
     """Who stays, who goes and why, and every pair that was decided; all sorted by id."""
@@ -92,6 +101,7 @@ class Result:
     kept: list[str]
     removals: list[Removal]
     pairs: list[Pair]
+    searches: dict[str, Search] = field(default_factory=dict)  # by key
 
     @property
     def conflicts(self) -> list[Pair]:
@@ -108,16 +118,27 @@ class Result:
 class KeyIndex:
     """The distinct matching keys of one column, and which of them are near each other."""
 
-    def __init__(self, name: str, texts: Sequence[str], params: KeyParams, seed: int) -> None:
+    def __init__(self, name: str, texts: Sequence[str], params: KeyParams, seed: int, canaries: int = 0) -> None:
         self.name, self.params = name, params
         found = [matching_key(text) for text in texts]
         self.keys = sorted(set(found))
         number = {key: i for i, key in enumerate(self.keys)}
         self.of_row = [number[key] for key in found]
         self.near: dict[int, dict[int, float]] = {}
-        for a, b, similarity in near_pairs(self.keys, params, seed):
-            self.near.setdefault(a, {})[b] = similarity
-            self.near.setdefault(b, {})[a] = similarity
+        planted = plant(self.keys, params.shingle_size, params.threshold, canaries, seed)
+        found: set[int] = set()
+        below: list[float] = []
+        searched = [*self.keys, *(canary.key for canary in planted)]
+        for a, b, similarity in near_pairs(searched, params, seed, reliable_from(params.threshold, params.num_perm)):
+            if b >= len(self.keys):
+                if a == planted[b - len(self.keys)].original:
+                    found.add(b - len(self.keys))
+            elif similarity < params.threshold:
+                below.append(similarity)
+            else:
+                self.near.setdefault(a, {})[b] = similarity
+                self.near.setdefault(b, {})[a] = similarity
+        self.search = Search(summarise(planted, found, params.threshold), sorted(below))
 
     def judge(self, a: int, b: int) -> tuple[float, Verdict, Difference]:
         """Align two near keys: (alignment, verdict, what differs)."""
@@ -150,34 +171,44 @@ def near_pairs(keys: Sequence[str], params: KeyParams, seed: int, floor: float |
                     yield a, b, similarity
 
 
-def deduplicate(ids: Sequence[str], keys: Mapping[str, tuple[Sequence[str], KeyParams]], ranks: Sequence[Rank], seed: int) -> Result:
+def deduplicate(
+    ids: Sequence[str],
+    keys: Mapping[str, tuple[Sequence[str], KeyParams]],
+    ranks: Sequence[Rank],
+    seed: int,
+    canaries: int = 0,
+    settled: Collection[str] = frozenset(),
+) -> Result:
     """Remove every row that a kept row stands for.
 
     keys   name → (one text a row, its params); the first is the row's identity: equal there is `exact_copy`, equal by another key
            is `exact_<key>`, near by any is `near_duplicate`
     ranks  one a row, see rank; unique
+    canaries  edited copies planted in the search by each key, see medcot.canaries
+    settled   ids of rows that stay, see survivors
     """
-    return survivors(ids, [KeyIndex(name, texts, params, seed) for name, (texts, params) in keys.items()], ranks)
+    return survivors(ids, [KeyIndex(name, texts, params, seed, canaries) for name, (texts, params) in keys.items()], ranks, settled)
 
 
 def survivors(ids: Sequence[str], indexes: Sequence[KeyIndex], ranks: Sequence[Rank], settled: Collection[str] = frozenset()) -> Result:
     """Visit the rows and decide; see deduplicate.
 
-    settled  ids of rows that stay, whatever they resemble: they are visited first and not judged against each other
+    settled  ids of rows that stay, whatever they resemble, and are visited first: a curator kept them, or an earlier run did
     """
     sweep = _Sweep(ids, indexes)
     first_of: dict[int, int] = {}
     for row in sorted(range(len(ids)), key=lambda row: (ids[row] not in settled, ranks[row])):
         first = first_of.setdefault(indexes[0].of_row[row], row)
-        if ids[row] in settled:
-            sweep.keep(row)
-        elif first == row:
-            sweep.visit(row)
+        if first == row or ids[row] in settled:
+            sweep.visit(row, stays=ids[row] in settled)
         else:
             sweep.copy(row, first)
     kept = sorted(ids[row] for row in sweep.kept)
     return Result(
-        kept, sorted(sweep.removed.values(), key=lambda removal: removal.id), sorted(sweep.pairs.values(), key=lambda p: (p.a, p.b, p.key))
+        kept,
+        sorted(sweep.removed.values(), key=lambda removal: removal.id),
+        sorted(sweep.pairs.values(), key=lambda pair: (pair.a, pair.b, pair.key)),
+        {index.name: index.search for index in indexes},
     )
 
 
@@ -197,20 +228,16 @@ class _Sweep:
         name, related, similarity = (gone.key, gone.related_id, gone.similarity) if gone else (self.indexes[0].name, self.ids[first], 1.0)
         self.removed[row] = Removal(self.ids[row], "exact_copy", name, related, similarity)
 
-    def visit(self, row: int) -> None:
+    def visit(self, row: int, stays: bool = False) -> None:
         """Judge the row against every kept row equal or near by a key, the nearest first; remove it when one is its duplicate."""
         for number, other, similarity in self._candidates(row):
             pair = self._judge(number, row, other, similarity)
             self.pairs[pair.a, pair.b, pair.key] = pair
-            if pair.verdict == "duplicate":
+            if pair.verdict == "duplicate" and not stays:
                 index = self.indexes[number]
                 rule = f"exact_{index.name}" if index.of_row[row] == index.of_row[other] else "near_duplicate"
                 self.removed[row] = Removal(self.ids[row], rule, index.name, self.ids[other], similarity)
                 return
-        self.keep(row)
-
-    def keep(self, row: int) -> None:
-        """Keep the row, so that those visited later are judged against it."""
         self.kept[row] = len(self.kept)
         for index, kept_at in zip(self.indexes, self.kept_at, strict=True):
             kept_at.setdefault(index.of_row[row], []).append(row)

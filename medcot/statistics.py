@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
+from scipy.special import betaincinv, ndtri, stdtrit
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +53,27 @@ def interval(estimate: Estimate, confidence: float) -> tuple[float, float] | Non
         return None
     half = float(stdtrit(estimate.num_rows - 1, 0.5 + confidence / 2)) * estimate.se
     return estimate.value - half, estimate.value + half
+
+
+def lower_bound(successes: int, trials: int, confidence: float) -> float:
+    """The one-sided lower bound of a proportion, exact for any count (Clopper & Pearson, Biometrika 26, 1934).
+
+    confidence  in (0, 1), such as 0.95: a true proportion below the bound would show so many successes in at most 5 % of all runs
+    """
+    if not 0 <= successes <= trials or not trials:
+        raise ValueError(f"a proportion needs trials, and no more successes than trials: {successes}, {trials}")
+    return float(betaincinv(successes, trials - successes + 1, 1 - confidence)) if successes else 0.0
+
+
+def wilson(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Give the Wilson score interval of a proportion, (low, high) in [0, 1] (Wilson 1927); (0, 1) of nothing.
+
+    Unlike the Wald interval it stays honest near 0 and 1 and for few observations, which is where precision and recall lie.
+    """
+    if not total:
+        return 0.0, 1.0
+    z = float(ndtri((1 + confidence) / 2))
+    share, weight = hits / total, z * z / total
+    centre = (share + weight / 2) / (1 + weight)
+    reach = z * float(np.sqrt(share * (1 - share) / total + weight / total / 4)) / (1 + weight)
+    return max(0.0, centre - reach), min(1.0, centre + reach)

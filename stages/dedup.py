@@ -6,7 +6,7 @@ Writes  data/dedup/records.jsonl         the survivors
         data/dedup/similarity.csv        how many pairs of each Jaccard, for dvc plots
         data/dedup/conflicts.jsonl       near-identical survivors that state different facts, side by side, for a reviewer
         data/ledger/parts/dedup.parquet  each removal with its kept witness, each conflict on both sides
-        metrics/dedup.json               num_input == num_kept + every num_removed_*
+        metrics/dedup.json               num_input == num_kept + every num_removed_*; canaries.<key>: the recall of the search
 Run     dvc repro dedup     or     python -m stages.dedup
 """
 
@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import Field
 
+from medcot import canaries
+from medcot.dedup_params import DedupParams, compared, ranks
 from medcot.guard import compare
 from medcot.histogram import similarities
 from medcot.ledger import Event, check_stage, events_frame, write_ledger
 from medcot.matching import matching_key
-from medcot.neardup import KeyParams, Result, deduplicate, rank
-from medcot.params import Params, load_section
+from medcot.neardup import Result, deduplicate
+from medcot.params import load_section
 from medcot.records import TEXT_FIELDS, Record, read_records, write_jsonl, write_records
 from medcot.stage import atomic_dir, log, run_stage, write_metrics
 
@@ -39,24 +40,10 @@ PAIR_SCHEMA = {"a": pl.String, "b": pl.String, "key": pl.String, "jaccard": pl.F
 }
 
 
-class DedupParams(Params):
-    """Section `dedup` of params.yaml."""
-
-    seed: int = Field(ge=0, lt=2**32)
-    """Seed of the MinHash permutations; another seed may find other candidates, never other verdicts."""
-    question: KeyParams
-    """Near-duplicates by the question alone."""
-    row: KeyParams
-    """Near-duplicates by question, reasoning and answer together."""
-
-
 def dedup(records: Sequence[Record], params: DedupParams) -> Result:
     """Compare the records by the whole row and by the question."""
-    texts = [[getattr(record, name) for name in TEXT_FIELDS] for record in records]
-    keys = {"row": (["\n".join(row) for row in texts], params.row), "question": ([record.question for record in records], params.question)}
-    # A question may end without punctuation; a reasoning or an answer that does was probably cut off.
-    ranks = [rank((record.reasoning, record.answer), record.id) for record in records]
-    return deduplicate([record.id for record in records], keys, ranks, params.seed)
+    ids, decided = [record.id for record in records], {record.id for record in records if record.decision}
+    return deduplicate(ids, compared(records, params), ranks(records), params.seed, params.canaries, decided)
 
 
 def events(result: Result, records: Sequence[Record]) -> Iterator[Event]:
@@ -82,6 +69,14 @@ def conflict_rows(result: Result, records: Sequence[Record]) -> Iterator[dict[st
         yield {"key": pair.key, "differs": pair.detail, "places": pair.places, "jaccard": pair.jaccard, **sides}
 
 
+def write_similarities(path: Path, pairs: pl.DataFrame, result: Result, params: DedupParams) -> None:
+    """Write the histogram of the decided pairs and, below each threshold, of those that the search found on the way."""
+    below = [{"key": key, "jaccard": jaccard, "verdict": "below"} for key, search in result.searches.items() for jaccard in search.below]
+    columns = ["key", "jaccard", "verdict"]
+    counted = pl.concat([pairs.select(columns), pl.DataFrame(below, schema={name: PAIR_SCHEMA[name] for name in columns})])
+    similarities(counted, {"question": params.question.threshold, "row": params.row.threshold}).write_csv(path)
+
+
 def summarise(result: Result) -> dict[str, Any]:
     """Counts and rates; a cluster is a kept row with all rows it stands for."""
     rules = Counter(removal.rule for removal in result.removals)
@@ -93,6 +88,7 @@ def summarise(result: Result) -> dict[str, Any]:
         "num_conflicts": len({(pair.a, pair.b) for pair in result.conflicts}),
         "removed_rate": len(result.removals) / num_input if num_input else 0.0,
         "largest_cluster": result.largest_cluster,
+        "canaries": {key: search.canaries for key, search in result.searches.items()},
     }
 
 
@@ -109,10 +105,13 @@ def main() -> None:
         rows = [{name: value for name, value in asdict(pair).items() if name in PAIR_SCHEMA} for pair in result.pairs]
         pairs = pl.DataFrame(rows, schema=PAIR_SCHEMA)
         pairs.write_parquet(out / "pairs.parquet", compression="zstd", statistics=False)
-        similarities(pairs).write_csv(out / "similarity.csv")
+        write_similarities(out / "similarity.csv", pairs, result, params)
     write_ledger(PART, events_frame(events(result, records)))
     metrics = summarise(result)
     write_metrics(METRICS, metrics)
+    for line in (canaries.warning(key, search.canaries) for key, search in result.searches.items()):
+        if line:
+            log.warning(line)
     log.info("dedup: %d records, %d kept, %d conflicts to review", metrics["num_input"], metrics["num_kept"], metrics["num_conflicts"])
 
 

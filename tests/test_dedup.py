@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import random
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
+from medcot import neardup
 from medcot import stage as shell
+from medcot.canaries import Canary, plant
+from medcot.matching import matching_key
 from medcot.neardup import QUESTION, ROW
 from medcot.params import load_section
 from medcot.records import Record, read_jsonl, read_records, short_hash, write_jsonl, write_records
@@ -91,7 +97,10 @@ def test_pairs_and_conflicts_are_written_for_the_next_stage_and_for_a_reviewer(i
     assert pairs.sort("a", "b", "key").equals(pairs)
     assert set(pairs["verdict"]) == {"duplicate", "conflict"}
     counted = pl.read_csv(DEDUP / "similarity.csv")
-    assert counted["from"].min() >= 0.5  # type: ignore[operator]
+    for key, params in (("question", PARAMS.question), ("row", PARAMS.row)):
+        decided = counted.filter((pl.col("key") == key) & (pl.col("to") <= params.threshold)).select("duplicate", "conflict", "similar")
+        assert decided.sum_horizontal().sum() == 0
+        assert set(counted.filter(key=key)["threshold"]) == {params.threshold}
     for key, verdict in (("row", "duplicate"), ("row", "conflict"), ("question", "duplicate"), ("question", "conflict")):
         assert counted.filter(key=key)[verdict].sum() == pairs.filter(key=key, verdict=verdict).height
     for conflict in read_jsonl(DEDUP / "conflicts.jsonl"):
@@ -104,6 +113,8 @@ def test_metrics_add_up(in_tmp: Path) -> None:
     write_input(corpus())
     run_stage("dedup", main)
     metrics = summarise(stage.dedup(corpus(), PARAMS))
+    canaries = metrics.pop("canaries")
+    assert set(canaries) == {"row", "question"}
     assert metrics == {
         "num_input": 7,
         "num_kept": 4,
@@ -142,7 +153,7 @@ def test_an_input_without_pairs_passes_through(in_tmp: Path, count: int) -> None
 
 
 def test_a_copy_of_a_question_that_answers_otherwise_says_so_in_the_ledger() -> None:
-    question, params = "成人急性上消化道出血时应当立即输血吗？", DedupParams(seed=1, question=QUESTION, row=ROW)
+    question, params = "成人急性上消化道出血时应当立即输血吗？", DedupParams(seed=1, canaries=0, question=QUESTION, row=ROW)
     records = [
         Record("a", "s", question, "先看血红蛋白是否低于七十，再看生命体征，条件符合就要考虑补充红细胞。", "应当立即输血。"),
         Record("b", "s", question, "限制性策略更安全，多数病人无需马上补充，观察即可，等结果出来再说。", "不应当立即输血。"),
@@ -186,3 +197,82 @@ def test_a_failed_write_leaves_the_old_output(in_tmp: Path, monkeypatch: pytest.
     assert run_stage("dedup", main) == 3
     assert outputs() == first
     assert shell.scratch_dir().exists()
+
+
+def test_pairs_below_the_threshold_are_counted_but_not_decided(in_tmp: Path) -> None:
+    base = reasoning(9)
+    far = record("另一个完全不同的问题，讲述腹痛。", base[:260] + reasoning(10)[:41], "阑尾炎。")
+    write_input([record("患者咳嗽三天，怎么办？", base, "休息。"), far])
+    assert run_stage("dedup", main) == 0
+    assert len(read_records(DEDUP)) == 2
+    assert pl.read_parquet(DEDUP / "pairs.parquet").height == 0
+    (row,) = pl.read_csv(DEDUP / "similarity.csv").rows(named=True)
+    assert (row["key"], row["below"], row["duplicate"]) == ("row", 1, 0)
+    assert 0.65 <= row["from"] < 0.8
+
+
+def test_a_record_that_a_curator_kept_stays_and_its_copies_go(in_tmp: Path) -> None:
+    rows = corpus()[:3]
+    cut_off = dataclasses.replace(rows[2], decision="keep")
+    write_input([rows[0], cut_off])
+    assert run_stage("dedup", main) == 0
+    assert [row.id for row in read_records(DEDUP)] == [cut_off.id]
+    write_input([dataclasses.replace(rows[0], decision="edit"), cut_off])
+    assert run_stage("dedup", main) == 0
+    assert len(read_records(DEDUP)) == 2
+    # They stay near for the split, so that they never part into train and test.
+    assert pl.read_parquet(DEDUP / "pairs.parquet")["verdict"].to_list() == ["duplicate"]
+
+
+def test_canaries_measure_the_recall_and_never_leave_the_stage(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted: list[Canary] = []
+
+    def spy(*args: Any) -> list[Canary]:
+        planted.extend(made := plant(*args))
+        return made
+
+    monkeypatch.setattr(neardup, "plant", spy)
+    write_input(corpus())
+    assert run_stage("dedup", main) == 0
+    metrics = json.loads(METRICS.read_text(encoding="utf-8"))["canaries"]
+    assert sum(metrics[key]["num_planted"] for key in ("row", "question")) == len(planted) >= 6
+    assert all(metrics[key]["recall"] == 1.0 for key in metrics)
+    outs = [*DEDUP.iterdir(), PART]
+    texts = [pl.read_parquet(path).write_csv() if path.suffix == ".parquet" else path.read_text(encoding="utf-8") for path in outs]
+    originals = {matching_key(text) for row in corpus() for text in (row.question, "\n".join((row.question, row.reasoning, row.answer)))}
+    known = {row.id for row in corpus()}
+    for canary in planted:
+        assert matching_key(canary.key) not in originals
+        for text in texts:
+            assert canary.key not in text
+            assert matching_key(canary.key) not in matching_key(text)
+    for path in outs:
+        if path.suffix == ".parquet":
+            frame = pl.read_parquet(path)
+            ids = {value for name in ("a", "b", "id", "related_id") if name in frame.columns for value in frame[name].drop_nulls()}
+            assert ids <= known
+
+
+def test_canaries_change_nothing_but_their_metrics(in_tmp: Path) -> None:
+    write_input(corpus())
+    run_stage("dedup", main)
+    first = outputs()
+    path = Path("params.yaml")
+    path.write_text(path.read_text(encoding="utf-8").replace("canaries: 200", "canaries: 0"), encoding="utf-8")
+    run_stage("dedup", main)
+    second = outputs()
+    assert first.pop(str(METRICS)) != second.pop(str(METRICS))
+    assert second == first
+    assert json.loads(METRICS.read_text(encoding="utf-8"))["canaries"] == {"question": {"num_planted": 0}, "row": {"num_planted": 0}}
+
+
+def test_a_search_that_misses_its_canaries_is_one_warning_line(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(neardup, "near_pairs", lambda *args: iter(()))
+    write_input(corpus())
+    assert run_stage("dedup", main) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "planted" in line]
+    assert [line.split(" the search")[0] for line in lines] == ["dedup: by row", "dedup: by question"]
+    assert "found only 0.0000 of" in lines[0]
+    assert "raise dedup.row.num_perm or try another dedup.seed" in lines[0]

@@ -1,0 +1,127 @@
+"""Canaries: synthetic edited copies planted in every candidate search, which measure how many near pairs it finds.
+
+A seeded sample of the run's own keys is copied and edited – scattered substitutions, or one rewritten block – with tokens of the
+corpus itself, so that each copy stands just above a wanted similarity; its exact similarity is then counted from the same shingles
+as that of the data. The copies go through the same search as the data. A pair's fate there depends on its two texts alone, so they
+change no verdict on a real row, and they exist in memory only: nothing of them is written but counts.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from medcot.matching import shingles, tokens
+from medcot.statistics import lower_bound
+
+MIN_RECALL, MIN_LOWER_BOUND = 0.995, 0.99
+ENOUGH = 2000  # canaries from which the lower bound is asked for too; fewer cannot prove it
+CONFIDENCE = 0.95  # of the one-sided lower bound
+Style = Literal["scattered", "block"]
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """An edited copy of a key: its tokens joined by spaces, which part tokens and count for nothing.
+
+    original  position of the key it is a copy of
+    jaccard   exact similarity of the two, at or above the threshold
+    """
+
+    original: int
+    key: str
+    jaccard: float
+    style: Style
+
+
+def levels(threshold: float) -> list[float]:
+    """The similarities that copies aim at, and the lower edges of the bins of recall: the threshold, then steps up to 1."""
+    step = 5 if threshold >= 0.75 else 10
+    first = math.floor(round(threshold * 100, 6)) // step * step + step
+    return [threshold, *(edge / 100 for edge in range(first, 100, step))] if threshold < 1 else []
+
+
+def plant(keys: Sequence[str], shingle_size: int, threshold: float, count: int, seed: int) -> list[Canary]:
+    """Make up to `count` canaries of as many keys, drawn at random; a key too short for an edit above the threshold gives none.
+
+    keys  distinct matching keys in an order that depends on nothing but them
+    """
+    generator = random.Random(seed)
+    aims = levels(threshold)
+    drawn = generator.sample(range(len(keys)), min(count, len(keys))) if aims else []
+    pool = [token for position in drawn for token in tokens(keys[position])]
+    planted = []
+    for number, position in enumerate(drawn):
+        style: Style = "block" if number // len(aims) % 2 else "scattered"
+        words, level = tokens(keys[position]), number % len(aims)
+        # A single token may be too much for a high aim: then the next lower one.
+        copies = (_edit(words, pool, shingle_size, aim, style, generator) for aim in reversed(aims[: level + 1]))
+        if copy := next((copy for copy in copies if copy), None):
+            planted.append(Canary(position, *copy, style))
+    return planted
+
+
+def _edit(
+    words: list[str], pool: Sequence[str], shingle_size: int, aim: float, style: Style, generator: random.Random
+) -> tuple[str, float] | None:
+    """The copy with the most tokens overwritten that still has this similarity, and the similarity; None when one is too many."""
+    places = list(range(len(words)))
+    if style == "block":
+        start = generator.randrange(len(words)) if words else 0
+        places = places[start:] + places[:start][::-1]  # from a place to the end, then on to the left
+    else:
+        generator.shuffle(places)
+    source = shingles(" ".join(words), shingle_size)
+    most = min(len(words), int(len(source) * (1 - aim) / (1 + aim)) + shingle_size)  # each token spoils one shingle or more
+    others = generator.choices(pool, k=most)
+
+    def edited(number: int) -> tuple[str, float]:
+        changed = words.copy()
+        for place, other in zip(places[:number], others, strict=False):
+            changed[place] = other
+        key = " ".join(changed)
+        copy = shingles(key, shingle_size)
+        shared = len(np.intersect1d(source, copy, assume_unique=True))
+        return key, shared / (len(source) + len(copy) - shared)
+
+    low, high = 0, most + 1  # bisection: `low` tokens may be overwritten, `high` are too many
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if edited(middle)[1] >= aim else (low, middle)
+    key, similarity = edited(low)
+    return (key, similarity) if similarity < 1 else None
+
+
+def summarise(planted: Sequence[Canary], found: Collection[int], threshold: float) -> dict[str, float | int]:
+    """How many canaries the search found: num_planted, recall, its lower bound, and recall_<hundredths> by similarity from that on.
+
+    found  the positions in `planted` of those that were found; a recall without canaries is left out
+    """
+    metrics: dict[str, float | int] = {"num_planted": len(planted)}
+    if planted:
+        metrics |= {"recall": len(found) / len(planted), "recall_lower": lower_bound(len(found), len(planted), CONFIDENCE)}
+    edges = [*levels(threshold), 1.0]
+    for low, high in pairwise(edges):
+        inside = [i for i, canary in enumerate(planted) if low <= canary.jaccard < high]
+        if inside:
+            metrics[f"recall_{round(low * 100):03d}"] = sum(i in found for i in inside) / len(inside)
+    return metrics
+
+
+def warning(name: str, metrics: dict[str, float | int]) -> str | None:
+    """One line when the recall is below what the bands promise, else None."""
+    if not metrics["num_planted"]:
+        return None
+    recall, lower, planted = metrics["recall"], metrics["recall_lower"], metrics["num_planted"]
+    if recall >= MIN_RECALL and (lower >= MIN_LOWER_BOUND or planted < ENOUGH):
+        return None
+    return (
+        f"dedup: by {name} the search found only {recall:.4f} of {planted} planted pairs (95 % sure of {lower:.4f}), less than "
+        f"{MIN_RECALL:g}: it misses near-duplicates; raise dedup.{name}.num_perm or try another dedup.seed"
+    )
