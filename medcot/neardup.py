@@ -120,10 +120,10 @@ class KeyIndex:
 
     def __init__(self, name: str, texts: Sequence[str], params: KeyParams, seed: int, canaries: int = 0) -> None:
         self.name, self.params = name, params
-        found = [matching_key(text) for text in texts]
-        self.keys = sorted(set(found))
+        by_row = [matching_key(text) for text in texts]
+        self.keys = sorted(set(by_row))
         number = {key: i for i, key in enumerate(self.keys)}
-        self.of_row = [number[key] for key in found]
+        self.of_row = [number[key] for key in by_row]
         self.near: dict[int, dict[int, float]] = {}
         planted = plant(self.keys, params.shingle_size, params.threshold, canaries, seed)
         found: set[int] = set()
