@@ -16,8 +16,9 @@ from medcot.stage import Terminated, report
 from medcot.verbs_dedup import add_dedup
 from medcot.verbs_model import add_export
 from medcot.verbs_sweep import add_sweep
+from medcot.verbs_why import add_why
 
-VERBS = (add_dedup, add_sweep, add_export)
+VERBS = (add_dedup, add_why, add_sweep, add_export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
