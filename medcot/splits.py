@@ -11,13 +11,18 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Literal, NamedTuple
 
-from medcot.guard import FUNCTION, KINDS, OPPOSED, UNITS
+import polars as pl
+
+from medcot.guard import FUNCTION, KINDS, OPPOSED, UNITS, WORDING
+from medcot.ledger import read_frame
 from medcot.matching import SEPARATORS, SIGNS, atoms, matching_key
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SAME_TEXT = 0.8  # Jaccard from which even another question about a case gives its text away
 
 
 # Atoms in which variants of one case differ: the guard's opposites, negations, units and function words, and what goes with them.
@@ -39,6 +44,17 @@ class Bridge(NamedTuple):
     id: str
     related_id: str
     similarity: float
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read dedup's near-duplicate pairs; a pair of which one row is gone has no effect.
+
+    Two questions in one frame, or two questions about one case, are no near-duplicates unless nearly all of their text is shared.
+    """
+    frame = read_frame(path, ("a", "b", "jaccard", "verdict", "detail"), "dedup")
+    one_frame = pl.col("verdict").eq("similar") | (pl.col("detail") == WORDING)
+    near = frame.filter(~one_frame | (pl.col("jaccard") >= SAME_TEXT))
+    return [Pair(a, b, float(similarity)) for a, b, similarity in near.select("a", "b", "jaccard").iter_rows()]
 
 
 def skeleton(question: str) -> str:

@@ -1,6 +1,7 @@
 """Split, render and audit the records, and write LLaMA-Factory's files: what training reads.
 
-Reads   data/dedup                 survivors and their verified pairs   (params: convert, model)
+Reads   data/decontaminated        the rows that stay   (params: convert, model)
+        data/dedup/pairs.parquet   the near-duplicates that dedup verified
         models/base/tokenizer      the tokenizer that counts and audits
         data/ledger/parts          what the stages before did to every record
 Writes  data/llamafactory          {train,val,test}.json, dataset_info.json, train.yaml
@@ -17,24 +18,23 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-import polars as pl
 from pydantic import Field
 
 from medcot.audit import check_not_all_refused
 from medcot.conversion import Converted, convert, summarise
 from medcot.errors import DataError
-from medcot.guard import WORDING
 from medcot.histogram import lengths
 from medcot.ledger import SCHEMA, check_complete, events_frame, join_parts, read_frame, write_ledger
 from medcot.llamafactory import Format, write_dataset
 from medcot.model_params import ModelParams
 from medcot.params import Params, load_section
 from medcot.records import read_records
-from medcot.splits import Pair, skeleton, split_of
+from medcot.splits import read_pairs, skeleton, split_of
 from medcot.stage import atomic_dir, atomic_file, run_stage, write_metrics
 from medcot.tokenizer import load_tokenizer
 
-DEDUP = Path("data/dedup")
+DECONTAMINATED = Path("data/decontaminated")
+PAIRS = Path("data/dedup/pairs.parquet")
 TOKENIZER = Path("models/base/tokenizer")
 PARTS = Path("data/ledger/parts")
 LLAMAFACTORY = Path("data/llamafactory")
@@ -43,7 +43,6 @@ LEDGER = Path("data/ledger/ledger.parquet")
 LENGTHS = Path("data/ledger/lengths.csv")
 FAILED = Path("data/ledger/failed/convert.parquet")
 METRICS = Path("metrics/convert.json")
-SAME_TEXT = 0.8  # Jaccard from which even another question about a case gives its text away
 log = logging.getLogger("medcot")
 
 
@@ -60,17 +59,6 @@ class ConvertParams(Params):
     """Seed of the hash; another seed is another split."""
 
 
-def read_pairs(path: Path) -> list[Pair]:
-    """Read dedup's near-duplicate pairs; a pair of which one row is gone has no effect.
-
-    Two questions in one frame, or two questions about one case, are no near-duplicates unless nearly all of their text is shared.
-    """
-    frame = read_frame(path, ("a", "b", "jaccard", "verdict", "detail"), "dedup")
-    one_frame = pl.col("verdict").eq("similar") | (pl.col("detail") == WORDING)
-    near = frame.filter(~one_frame | (pl.col("jaccard") >= SAME_TEXT))
-    return [Pair(a, b, float(similarity)) for a, b, similarity in near.select("a", "b", "jaccard").iter_rows()]
-
-
 def refuse_unusable(result: Converted, template: str) -> None:
     """Stop when no row is left to train on; says so when the label audit refused them all, and leaves the events as evidence."""
     if result.rows["train"]:
@@ -79,16 +67,16 @@ def refuse_unusable(result: Converted, template: str) -> None:
     check_not_all_refused(len(result.events), result.audit_refusals, template, str(TOKENIZER), str(FAILED))
     counts = dict(sorted(Counter(event.rule for event in result.events).items()))
     remedy = f"raise model.cutoff_len, lower the ratios or add rows; {FAILED} says what happened to each"
-    raise DataError(str(DEDUP), "no row is left in train", remedy, got=counts)
+    raise DataError(str(DECONTAMINATED), "no row is left in train", remedy, got=counts)
 
 
 def main() -> None:
     """Run the stage."""
     params, model = load_section("convert", ConvertParams), load_section("model", ModelParams)
-    tok, pairs = load_tokenizer(TOKENIZER), read_pairs(DEDUP / "pairs.parquet")
-    earlier = [read_frame(PARTS / f"{stage}.parquet", list(SCHEMA), stage) for stage in ("download", "normalize", "dedup")]
+    tok, pairs = load_tokenizer(TOKENIZER), read_pairs(PAIRS)
+    earlier = [read_frame(PARTS / f"{stage}.parquet", list(SCHEMA), stage) for stage in ("download", "normalize", "dedup", "decontaminate")]
     result = convert(
-        read_records(DEDUP),
+        read_records(DECONTAMINATED),
         pairs,
         tok,
         model,

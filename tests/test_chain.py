@@ -20,9 +20,9 @@ from factories import write_qwen3_tokenizer
 
 from medcot.ledger import TERMINAL
 
-DATA_STAGES = ("download", "normalize", "dedup", "convert")
+DATA_STAGES = ("download", "normalize", "dedup", "decontaminate", "convert")
 # The ledger's positions follow the input's order; everything else must not.
-BYTES = ("data/raw", "data/normalized", "data/dedup", "data/llamafactory", "metrics")
+BYTES = ("data/raw", "data/normalized", "data/dedup", "data/decontaminated", "data/llamafactory", "metrics")
 
 
 def make_workspace(directory: Path) -> Path:
@@ -30,6 +30,7 @@ def make_workspace(directory: Path) -> Path:
     for name in ("stages", "medcot"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "data" / "sample", directory / "data" / "sample", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "data" / "curation", directory / "data" / "curation")
     shutil.copyfile(ROOT / "params.yaml", directory / "params.yaml")
     tokenizer = directory / "models" / "base" / "tokenizer"
     tokenizer.mkdir(parents=True)

@@ -150,8 +150,9 @@ def workspace(in_tmp: Path) -> Path:
 
 
 def write_workspace(rows: list[Record], pairs: list[Pair]) -> None:
-    stage.DEDUP.mkdir(parents=True, exist_ok=True)
-    write_records(stage.DEDUP, rows)
+    stage.DECONTAMINATED.mkdir(parents=True, exist_ok=True)
+    stage.PAIRS.parent.mkdir(parents=True, exist_ok=True)
+    write_records(stage.DECONTAMINATED, rows)
     columns = {
         "a": [p.a for p in pairs],
         "b": [p.b for p in pairs],
@@ -161,12 +162,13 @@ def write_workspace(rows: list[Record], pairs: list[Pair]) -> None:
         "detail": ["number"] * len(pairs),
     }
     schema = {"a": pl.String, "b": pl.String, "key": pl.String, "jaccard": pl.Float64, "verdict": pl.String, "detail": pl.String}
-    pl.DataFrame(columns, schema=schema).write_parquet(stage.DEDUP / "pairs.parquet")
+    pl.DataFrame(columns, schema=schema).write_parquet(stage.PAIRS)
     read = [Event(row.id, "download", "read", "read", source="test", source_row=i) for i, row in enumerate(rows)]
     gone = [Event("f" * 16, "download", "read", "read", source="test", source_row=len(rows))]
     write_ledger(stage.PARTS / "download.parquet", events_frame([*read, *gone]))
     write_ledger(stage.PARTS / "normalize.parquet", events_frame([Event(rows[0].id, "normalize", "changed", "nfc")]))
     write_ledger(stage.PARTS / "dedup.parquet", events_frame([Event("f" * 16, "dedup", "removed", "exact", related_id=rows[0].id)]))
+    write_ledger(stage.PARTS / "decontaminate.parquet", events_frame([]))
 
 
 def write_params(convert_section: dict[str, object], model_section: dict[str, object]) -> None:
@@ -209,7 +211,7 @@ def test_the_stage_writes_every_file_and_the_joined_ledger(workspace: Path) -> N
 def test_a_second_run_and_shuffled_ledger_parts_give_the_same_bytes(workspace: Path) -> None:
     assert run() == 0
     before = outputs()
-    for part in ("download", "normalize", "dedup"):
+    for part in ("download", "normalize", "dedup", "decontaminate"):
         path = stage.PARTS / f"{part}.parquet"
         events = pl.read_parquet(path)
         events.sample(fraction=1.0, shuffle=True, seed=3).write_parquet(path)
@@ -265,7 +267,7 @@ def test_a_template_of_another_family_is_refused_by_name(workspace: Path, capsys
 def test_nothing_left_to_train_on_is_an_error_with_the_counts(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_params({}, {"cutoff_len": 16})
     message = failure(capsys)
-    assert "data/dedup: no row is left in train, got {'cutoff_len': 40}; raise model.cutoff_len" in message
+    assert "data/decontaminated: no row is left in train, got {'cutoff_len': 40}; raise model.cutoff_len" in message
     assert pl.read_parquet(stage.FAILED).height == 40
 
 
@@ -278,25 +280,27 @@ def test_an_empty_val_is_no_error_and_the_train_config_names_none(workspace: Pat
     assert "eval_dataset" not in (stage.LLAMAFACTORY / "train.yaml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["data/dedup/records.jsonl", "data/dedup/pairs.parquet", "data/ledger/parts/dedup.parquet"])
+@pytest.mark.parametrize("name", ["data/decontaminated/records.jsonl", "data/dedup/pairs.parquet", "data/ledger/parts/dedup.parquet"])
 def test_a_missing_input_is_named(workspace: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (workspace / name).unlink()
     assert f"error: {name}: the file is missing; run" in failure(capsys)
 
 
-@pytest.mark.parametrize("name", ["data/dedup/records.jsonl", "data/dedup/pairs.parquet", "data/ledger/parts/normalize.parquet"])
+@pytest.mark.parametrize("name", ["data/decontaminated/records.jsonl", "data/dedup/pairs.parquet", "data/ledger/parts/normalize.parquet"])
 @pytest.mark.parametrize("keep", [0, 90, -7])
 def test_a_truncated_input_is_named_with_the_stage_that_writes_it(
     workspace: Path, name: str, keep: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    stage_of = {"data/dedup/pairs.parquet": "dedup", "data/ledger/parts/normalize.parquet": "normalize"}
+    stage_of["data/decontaminated/records.jsonl"] = "decontaminate"
     path = workspace / name
     path.write_bytes(path.read_bytes()[:keep])
     message = failure(capsys)
     if keep == 0 and path.suffix == ".jsonl":
-        assert message.startswith("error: data/dedup: no row is left in train")  # an empty file is a list of no records
+        assert message.startswith("error: data/decontaminated: no row is left in train")  # an empty file is a list of no records
         return
     assert message.startswith(f"error: {name}: the file is damaged, got ")
-    assert message.endswith(f"; run `dvc repro -f {'normalize' if 'parts' in name else 'dedup'}`")
+    assert message.endswith(f"; run `dvc repro -f {stage_of[name]}`")
     assert "\n" not in message
 
 

@@ -73,7 +73,7 @@ def below(path: str, parents: list[str]) -> bool:
 
 
 def test_the_stages_stand_in_the_order_of_the_story() -> None:
-    assert list(STAGES) == ["download", "normalize", "dedup", "base", "convert", "train", "evaluate_base", "evaluate"]
+    assert list(STAGES) == ["download", "normalize", "dedup", "decontaminate", "base", "convert", "train", "evaluate_base", "evaluate"]
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -152,7 +152,7 @@ def test_a_core_module_never_imports_a_stage(path: str) -> None:
     assert not [name for name in local_imports(path) if name.startswith("stages/")]
 
 
-@pytest.mark.parametrize("name", ["download", "normalize", "dedup", "convert"])
+@pytest.mark.parametrize("name", ["download", "normalize", "dedup", "decontaminate", "convert"])
 def test_data_stages_import_no_model_library(name: str) -> None:
     for module in import_closure(f"stages/{name}.py"):
         top = {n.module.split(".")[0] for n in syntax(module).body if isinstance(n, ast.ImportFrom) and n.module}

@@ -12,20 +12,22 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from medcot.dedup_params import DedupParams
 from medcot.evaluation import EvaluateParams
 from medcot.model_params import ModelParams
 from medcot.params import Params, load_section, parse_section, read_params
 from medcot.stage import run_stage
 from medcot.sweep import check_params, read_sweep
 from medcot.train_params import TrainParams
-from stages import base, convert, dedup, download, evaluate, evaluate_base, normalize, train
+from stages import base, convert, decontaminate, dedup, download, evaluate, evaluate_base, normalize, train
 
 RECIPES = ("eight_versions", "guide_7b", "medcot_7b", "qwen3_1_7b", "deepdoctor_8b")
 SWEEPS = ("eight_versions", "demo")
 CLASSES: dict[str, type[Params]] = {
     "download": download.DownloadParams,
     "normalize": normalize.NormalizeParams,
-    "dedup": dedup.DedupParams,
+    "dedup": DedupParams,
+    "decontaminate": decontaminate.DecontaminateParams,
     "model": ModelParams,
     "base": base.BaseParams,
     "convert": convert.ConvertParams,
@@ -239,8 +241,9 @@ def run_recipe(content: dict[str, Any], directory: Path, demo_bases: Path) -> No
     """Run every stage of the pipeline in the working directory, the demo base only where no recipe has trained it."""
     (directory / "params.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     (directory / "data").mkdir()
-    (directory / "data/sample").symlink_to(ROOT / "data/sample")
-    for stage in (download, normalize, dedup):
+    for name in ("sample", "curation"):
+        (directory / "data" / name).symlink_to(ROOT / "data" / name)
+    for stage in (download, normalize, dedup, decontaminate):
         assert run_stage(stage.__name__, stage.main) == 0
     kept = demo_bases / content["base"]["template"]
     if not kept.exists():

@@ -22,7 +22,7 @@ SAMPLE = ROOT / "data" / "sample"
 FIELDS = ("Question", "Complex_CoT", "Response")
 MEDCOT_RULES = {
     "invalid_json", "missing_field", "not_text", "empty_field", "answer_equals_question", "control_token",
-    "exact_copy", "exact_question", "near_duplicate", "conflict", "cutoff_len", "",
+    "exact_copy", "exact_question", "near_duplicate", "conflict", "contaminated", "cutoff_len", "",
 }  # fmt: skip
 PERSONAL = {
     "id number": re.compile(r"(?<!\d)\d{17}[\dXx](?!\d)"),
@@ -217,7 +217,7 @@ def test_the_manifest_is_machine_readable() -> None:
         assert line["fate"] in ("kept", "removed", "refused", "one_of_pair")
         assert line["rule"] in MEDCOT_RULES
         assert bool(line["partner_row"]) == (line["fate"] == "one_of_pair" or line["rule"] == "conflict")
-        assert (line["later"] in ("pii", "contamination")) == (line["rule"] == "")
+        assert (line["later"] == "pii") == (line["rule"] == "")
     partners = [int(line["partner_row"]) for line in MANIFEST if line["partner_row"]]
     assert len(set(partners)) == len(partners)
     assert set(partners) <= set(CLEAN)

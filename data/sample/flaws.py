@@ -188,7 +188,7 @@ class Planter:
             frames = self._frames[lang]["exam"]
             question = item["question"] + (listed if with_choices else "")
             row = Row(question, fill(frames["reasoning"], slots), fill(frames["answer"], slots), lang, "", "", 0)
-            yield Planted(to_line(row), "benchmark_question", "kept", later="contamination", note=f"item {item['id']}")
+            yield Planted(to_line(row), "benchmark_question", "removed", "contaminated", note=f"item {item['id']}")
 
 
 def _paragraph(text: dict[str, Any], lang: str) -> str:

@@ -1,0 +1,208 @@
+"""Training rows that contain a benchmark item.
+
+A row and an item meet in one of four ways, named by the first that holds:
+exact    the row's question, with or without its choices, has the item's matching key
+ngram    the row, its reasoning and answer included, contains at least `min_overlap` of the item's runs of `ngram_size` tokens
+near     question and item have a Jaccard at or above `near.threshold`
+choices  an item too short for a run stands in the question as a whole, with all its choices but one
+
+Another age or dose makes another training row, but not another exam case: whoever has learnt the one knows the other. So what the
+guard calls a conflict in dedup is a hit here, unless the texts are short: there the one word that differs is the question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from medcot.benchmarks import Item
+from medcot.guard import compare
+from medcot.matching import TOKEN, matching_key, shingles
+from medcot.neardup import KeyParams, near_pairs
+from medcot.params import Params
+from medcot.records import TEXT_FIELDS, Record
+
+How = Literal["exact", "ngram", "near", "choices"]
+ORDER: tuple[How, ...] = ("exact", "ngram", "near", "choices")
+EVERY_WORD = 1_000_000  # strict_below that makes the guard read every word
+MIN_CHOICES = 3  # choices that a short item needs to be told by them
+OPENING = 4  # tokens by which a short item is looked up
+HASHES_AT_ONCE = 2_000_000  # of the rows looked up in one step: it bounds the memory
+_CHOICES = re.compile(r"\s*[(（]?A[.．、:：)）](?=.*[\s(（]B[.．、:：)）]).*", re.DOTALL)
+
+
+class NearParams(Params):
+    """Near questions: candidates by MinHash, verified by exact Jaccard."""
+
+    shingle_size: int = Field(ge=1, le=20)
+    """Tokens a shingle, 1 to 20; small, since questions are short."""
+    threshold: float = Field(gt=0, le=1)
+    """Exact Jaccard from which question and item are near, 0 to 1; raising it finds fewer."""
+    num_perm: int = Field(ge=16, le=4096)
+    """Permutations of the signature; a low threshold needs more of them."""
+
+
+NEAR = NearParams(shingle_size=3, threshold=0.5, num_perm=512)
+
+
+class ContaminationParams(Params):
+    """What counts as containing a benchmark item."""
+
+    seed: int = Field(1, ge=0, lt=2**32)
+    """Seed of the MinHash permutations; another seed may find other candidates, never other verdicts."""
+    ngram_size: int = Field(13, ge=OPENING + 1, le=50)
+    """Tokens a run, 5 to 50 (a Han character is one); a smaller one finds more, and more chance phrases."""
+    min_overlap: float = Field(0.5, gt=0, le=1)
+    """Share of an item's runs that a row must contain, 0 to 1; raising it finds fewer."""
+    case_tokens: int = Field(25, ge=0, le=100_000)
+    """Tokens from which a text is a case, which stays the same case with another age or dose; raising it finds fewer."""
+    near: NearParams = NEAR
+    """Near questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A row that contains an item.
+
+    similarity  1 for exact and choices, the overlap for ngram, the Jaccard for near
+    detail      for near: the kinds of facts in which the two differ
+    """
+
+    id: str
+    item: Item
+    how: How
+    similarity: float
+    detail: str = ""
+
+    @property
+    def order(self) -> tuple[int, float, str]:
+        """Sorts a row's hits, the surest first."""
+        return ORDER.index(self.how), -self.similarity, self.item.key
+
+
+def find_hits(records: Sequence[Record], items: Sequence[Item], params: ContaminationParams) -> list[Hit]:
+    """Find every pair of a record and an item that it contains, each once, sorted by record and item."""
+    if not records or not items:
+        return []
+    finder = _Finder(records, items, params)
+    found: dict[tuple[int, int], tuple[How, float, str]] = {}
+    for row, key, how, similarity, detail in (*finder.exact(), *finder.ngram(), *finder.near(), *finder.choices()):
+        for item in finder.items_of[key]:
+            found.setdefault((row, item), (how, similarity, detail))
+    hits = [Hit(records[row].id, items[item], *found[row, item]) for row, item in found]
+    return sorted(hits, key=lambda hit: (hit.id, hit.item.key))
+
+
+def without_choices(question: str) -> str:
+    """The question without the choices that it lists at its end, as exam questions do: `A. … B. …`."""
+    return _CHOICES.sub("", question) or question
+
+
+Found = tuple[int, str, How, float, str]
+
+
+class _Finder:
+    """The matching keys of rows and items; each method yields (row, the item's key, how, similarity, detail)."""
+
+    def __init__(self, records: Sequence[Record], items: Sequence[Item], params: ContaminationParams) -> None:
+        self.records, self.items, self.params = records, items, params
+        self.items_of: dict[str, list[int]] = {}
+        for number, item in enumerate(items):
+            self.items_of.setdefault(matching_key(item.text), []).append(number)
+        self.item_keys = sorted(self.items_of)
+        self.questions = [matching_key(record.question) for record in records]
+        self.stems = [matching_key(without_choices(record.question)) for record in records]
+
+    def exact(self) -> Iterator[Found]:
+        for row, keys in enumerate(zip(self.questions, self.stems, strict=True)):
+            yield from ((row, key, "exact", 1.0, "") for key in sorted(set(keys)) if key in self.items_of)
+
+    def ngram(self) -> Iterator[Found]:
+        size = self.params.ngram_size
+        keys = [key for key in self.item_keys if num_tokens(key) >= size]
+        grams = [shingles(key, size) for key in keys]
+        rows = (shingles(matching_key("\n".join(getattr(record, name) for name in TEXT_FIELDS)), size) for record in self.records)
+        for row, number, shared in _shared(rows, grams):
+            overlap = shared / len(grams[number])
+            if overlap >= self.params.min_overlap:
+                yield row, keys[number], "ngram", overlap, ""
+
+    def near(self) -> Iterator[Found]:
+        near = self.params.near
+        params = KeyParams(**near.model_dump(), min_alignment=0.0, strict_below=EVERY_WORD)
+        rows_of: dict[str, list[int]] = {}
+        for row, key in enumerate(self.stems):
+            rows_of.setdefault(key, []).append(row)
+        keys = sorted(self.items_of.keys() | rows_of.keys())
+        for a, b, similarity in near_pairs(keys, params, self.params.seed):
+            for item, question in ((keys[a], keys[b]), (keys[b], keys[a])):
+                if item not in self.items_of or question not in rows_of:
+                    continue
+                kinds = compare(item, question, EVERY_WORD).kinds
+                if not kinds or min(num_tokens(item), num_tokens(question)) >= self.params.case_tokens:
+                    yield from ((row, item, "near", similarity, ", ".join(kinds)) for row in rows_of[question])
+
+    def choices(self) -> Iterator[Found]:
+        """Short items, by their first tokens and then as a whole; without choices they are told by `exact` and `near` alone."""
+        short = [key for key in self.item_keys if OPENING <= num_tokens(key) < self.params.ngram_size]
+        listed = {key: [self.items[i].choices for i in self.items_of[key] if len(self.items[i].choices) >= MIN_CHOICES] for key in short}
+        short = [key for key in short if listed[key]]
+        openings = [shingles(key[: _end(key, OPENING)], OPENING) for key in short]
+        for row, number, _ in _shared((shingles(key, OPENING) for key in self.questions), openings):
+            key, question = short[number], self.questions[row]
+            if key in question and any(_lists(question, choices) for choices in listed[key]):
+                yield row, key, "choices", 1.0, ""
+
+
+def num_tokens(key: str) -> int:
+    """Tokens of a matching key: Han characters, words and numbers."""
+    return sum(1 for _ in TOKEN.finditer(key))
+
+
+def _end(key: str, count: int) -> int:
+    """Where the count-th token of a key ends."""
+    return [match.end() for match in TOKEN.finditer(key)][count - 1]
+
+
+def _lists(question: str, choices: Sequence[str]) -> bool:
+    return sum(matching_key(choice) in question for choice in choices) >= len(choices) - 1
+
+
+def _shared(rows: Iterable[npt.NDArray[np.uint64]], sets: Sequence[npt.NDArray[np.uint64]]) -> Iterator[tuple[int, int, int]]:
+    """Yield (row, set, number of shared hashes) for every pair that shares one; an inverted index over the sets."""
+    if not sets:
+        return
+    hashes = np.concatenate(sets)
+    order = np.argsort(hashes, kind="stable")
+    vocabulary, starts = np.unique(hashes[order], return_index=True)
+    owners = np.repeat(np.arange(len(sets)), [len(values) for values in sets])[order]
+    ends = np.append(starts[1:], len(owners))
+    for first, block in _blocks(rows):
+        row_of = np.repeat(np.arange(first, first + len(block)), [len(values) for values in block])
+        needles = np.concatenate(block)
+        place = np.minimum(np.searchsorted(vocabulary, needles), len(vocabulary) - 1)
+        known = vocabulary[place] == needles
+        counts = (ends - starts)[place[known]]
+        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        pairs = np.repeat(row_of[known], counts) * len(sets) + owners[np.repeat(starts[place[known]], counts) + offsets]
+        for pair, shared in zip(*(values.tolist() for values in np.unique(pairs, return_counts=True)), strict=True):
+            yield pair // len(sets), pair % len(sets), shared
+
+
+def _blocks(rows: Iterable[npt.NDArray[np.uint64]]) -> Iterator[tuple[int, list[npt.NDArray[np.uint64]]]]:
+    """Group rows into blocks of at most about HASHES_AT_ONCE hashes, each with the number of its first row."""
+    first, block, size = 0, [], 0
+    for values in rows:
+        block.append(values)
+        size += len(values)
+        if size >= HASHES_AT_ONCE:
+            yield first, block
+            first, block, size = first + len(block), [], 0
+    if block:
+        yield first, block

@@ -1,0 +1,63 @@
+"""Remove the rows that contain an item of a benchmark, with their near-duplicates, and mark the items.
+
+Reads   data/dedup                         survivors and their verified pairs   (params: decontaminate)
+        data/benchmarks                    any number of benchmark files, yours
+        data/sample/benchmark.jsonl        the sample's own, with sample_benchmark
+Writes  data/decontaminated/records.jsonl  the rows that stay
+        data/decontaminated/hits.parquet   every row and item that meet: id, benchmark, item, how, similarity, detail, kept
+        data/decontaminated/items.parquet  every item: contaminated or not, how, similarity, num_hits, num_kept
+        data/ledger/parts/decontaminate.parquet   each removal with its item, or the hit row of its cluster
+        metrics/decontaminate.json         num_input == num_kept + num_removed_*; counts by benchmark
+No text of a benchmark is written anywhere.
+Run     dvc repro decontaminate     or     python -m stages.decontaminate
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from medcot.benchmarks import read_benchmarks
+from medcot.contamination import ContaminationParams, find_hits
+from medcot.decontamination import decontaminate, hits_frame, items_frame, summarise
+from medcot.ledger import check_stage, events_frame, write_ledger
+from medcot.params import load_section
+from medcot.records import read_records, write_records
+from medcot.splits import read_pairs
+from medcot.stage import atomic_dir, run_stage, write_metrics
+
+DEDUP, BENCHMARKS, SAMPLE = Path("data/dedup"), Path("data/benchmarks"), Path("data/sample/benchmark.jsonl")
+DECONTAMINATED = Path("data/decontaminated")
+PART, METRICS = Path("data/ledger/parts/decontaminate.parquet"), Path("metrics/decontaminate.json")
+log = logging.getLogger("medcot")
+
+
+class DecontaminateParams(ContaminationParams):
+    """Section `decontaminate` of params.yaml."""
+
+    sample_benchmark: bool = False
+    """Check against the sample's own benchmark too; true shows the stage at work on the sample, false is for your data."""
+
+
+def main() -> None:
+    """Read records and benchmarks, find what they share, and write the rest, the hits, the marks and the ledger part."""
+    params = load_section("decontaminate", DecontaminateParams)
+    items = read_benchmarks(BENCHMARKS, {"sample": SAMPLE} if params.sample_benchmark else None)
+    records, pairs = read_records(DEDUP), read_pairs(DEDUP / "pairs.parquet")
+    result = decontaminate(records, find_hits(records, items, params), pairs)
+    check_stage("decontaminate", [record.id for record in records], result.kept, result.removed)
+    kept = set(result.kept)
+    with atomic_dir(DECONTAMINATED) as out:
+        write_records(out, (record for record in records if record.id in kept))
+        hits_frame(result).write_parquet(out / "hits.parquet", compression="zstd", statistics=False)
+        items_frame(result, items).write_parquet(out / "items.parquet", compression="zstd", statistics=False)
+    write_ledger(PART, events_frame(result.events))
+    metrics = summarise(result, items)
+    write_metrics(METRICS, metrics)
+    if not items:
+        log.warning("decontaminate: no benchmark in %s, so nothing is checked; put the files there that you will report", BENCHMARKS)
+    log.info("decontaminate: %d records, %d kept, %d benchmark items", metrics["num_input"], metrics["num_kept"], len(items))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_stage("decontaminate", main))

@@ -1,0 +1,159 @@
+"""Stage decontaminate: its files, its invariants, no benchmark text in any of them, and one line for what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from medcot.records import Record, read_records, write_records
+from medcot.stage import run_stage
+from stages import decontaminate as stage
+
+CASE = "男，57岁。患原发性肝癌拟行肝切除术，输注红细胞约50ml时出现寒战、发热、腰痛及心前区不适，最可能的输血不良反应是"
+ENGLISH = "Which finding separates acute rejection of a kidney graft from calcineurin inhibitor toxicity in the second week?"
+RECORDS = [
+    Record("a", "test", f"{CASE}？", "想", "答"),
+    Record("b", "test", CASE.replace("57", "58"), "想", "答"),
+    Record("c", "test", "痛风急性期首选什么药？", "想", "答"),
+    Record("d", "test", f"{ENGLISH}\nA. tubulitis B. tremor", "Think.", "Tubulitis.", decision="keep"),
+    Record("e", "test", CASE.replace("57", "59"), "想", "答"),
+]
+
+
+@pytest.fixture
+def workspace(in_tmp: Path) -> Path:
+    """A repository root as dedup left it, with two benchmarks; b and e hang together with a."""
+    stage.DEDUP.mkdir(parents=True)
+    write_records(stage.DEDUP, RECORDS)
+    pairs = {"a": ["a"], "b": ["b"], "key": ["question"], "jaccard": [0.9], "verdict": ["conflict"], "detail": ["number"]}
+    pl.DataFrame(pairs).write_parquet(stage.DEDUP / "pairs.parquet")
+    write("CMExam.jsonl", [{"problem_id": 5, "problem_text": CASE, "choices": ["甲", "乙"], "answer": ["a"]}])
+    write("medqa/test.jsonl", [{"question": ENGLISH, "options": {"A": "x", "B": "y"}, "answer_idx": "A"}, {"question": "Why?"}])
+    write_params({})
+    return in_tmp
+
+
+def write(name: str, rows: list[dict[str, object]]) -> None:
+    path = stage.BENCHMARKS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_params(section: dict[str, object]) -> None:
+    strict = {"near": {"shingle_size": 3, "threshold": 1.0, "num_perm": 64}, "min_overlap": 1.0}
+    Path("params.yaml").write_text(yaml.safe_dump({"decontaminate": {**strict, **section}}), encoding="utf-8")
+
+
+def run() -> int:
+    return run_stage("decontaminate", stage.main)
+
+
+def outputs() -> dict[str, bytes]:
+    files = [path for top in ("data/decontaminated", "data/ledger", "metrics") for path in Path(top).rglob("*") if path.is_file()]
+    return {str(path): path.read_bytes() for path in sorted(files)}
+
+
+def test_hits_and_their_clusters_leave_and_every_item_is_marked(workspace: Path) -> None:
+    assert run() == 0
+    assert [record.id for record in read_records(stage.DECONTAMINATED)] == ["c", "d", "e"]
+    assert sorted(outputs()) == [
+        *(f"data/decontaminated/{name}" for name in ("hits.parquet", "items.parquet", "records.jsonl")),
+        "data/ledger/parts/decontaminate.parquet",
+        "metrics/decontaminate.json",
+    ]
+    assert pl.read_parquet(stage.DECONTAMINATED / "items.parquet").rows() == [
+        ("cmexam", "5", True, "exact", 1.0, 1, 0),
+        ("medqa", "test:0", True, "exact", 1.0, 1, 1),
+        ("medqa", "test:1", False, None, None, 0, 0),
+    ]
+    part = pl.read_parquet(stage.PART).select("id", "stage", "action", "rule", "related_id", "similarity")
+    assert part.rows() == [
+        ("a", "decontaminate", "removed", "contaminated", "cmexam:5", 1.0),
+        ("b", "decontaminate", "removed", "contaminated_cluster", "a", 0.9),
+        ("d", "decontaminate", "flagged", "contaminated", "medqa:test:0", 1.0),
+    ]
+
+
+def test_the_metrics_add_up(workspace: Path) -> None:
+    assert run() == 0
+    metrics = json.loads(stage.METRICS.read_text(encoding="utf-8"))
+    assert metrics["num_input"] == 5 == metrics["num_kept"] + sum(v for k, v in metrics.items() if k.startswith("num_removed_"))
+    assert metrics["benchmark"]["medqa"] == {"num_items": 2, "num_contaminated": 1, "contaminated_rate": 0.5}
+
+
+def test_no_text_of_a_benchmark_is_written(workspace: Path) -> None:
+    assert run() == 0
+    for name, content in outputs().items():
+        if not name.endswith("records.jsonl"):
+            assert CASE[:8].encode() not in content, name
+            assert b"acute rejection" not in content, name
+
+
+def test_a_second_run_gives_the_same_bytes(workspace: Path) -> None:
+    assert run() == 0
+    before = outputs()
+    write("README.md", [])
+    assert run() == 0
+    assert outputs() == before
+
+
+def test_the_samples_own_benchmark_is_read_on_request(workspace: Path) -> None:
+    stage.SAMPLE.parent.mkdir(parents=True)
+    stage.SAMPLE.write_text(
+        '{"id": "zh-1", "question": "痛风急性期首选什么药", "choices": ["甲", "乙"], "answer": "A"}\n', encoding="utf-8"
+    )
+    assert run() == 0
+    assert "sample" not in json.loads(stage.METRICS.read_text(encoding="utf-8"))["benchmark"]
+    write_params({"sample_benchmark": True})
+    assert run() == 0
+    assert [record.id for record in read_records(stage.DECONTAMINATED)] == ["d", "e"]
+    assert json.loads(stage.METRICS.read_text(encoding="utf-8"))["benchmark"]["sample"]["num_contaminated"] == 1
+
+
+def test_without_benchmarks_nothing_is_removed_and_the_log_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in sorted(stage.BENCHMARKS.rglob("*.jsonl")):
+        path.unlink()
+    (stage.BENCHMARKS / "medqa").rmdir()
+    (stage.BENCHMARKS / "README.md").write_text("# Benchmarks", encoding="utf-8")
+    assert run() == 0
+    assert len(read_records(stage.DECONTAMINATED)) == 5
+    assert pl.read_parquet(stage.DECONTAMINATED / "items.parquet").is_empty()
+    assert "decontaminate: no benchmark in data/benchmarks, so nothing is checked" in capsys.readouterr().err
+
+
+def failure(capsys: pytest.CaptureFixture[str]) -> str:
+    assert run() == 2
+    return capsys.readouterr().err.strip()
+
+
+def test_a_damaged_benchmark_stops_the_stage_and_old_outputs_stay(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    before = outputs()
+    capsys.readouterr()
+    (stage.BENCHMARKS / "CMExam.jsonl").write_text('{"problem_text": "问"}\n', encoding="utf-8")
+    assert failure(capsys).startswith("error: data/benchmarks/CMExam.jsonl: row 0: no benchmark layout has these columns, got problem_text")
+    assert outputs() == before
+
+
+@pytest.mark.parametrize("name", ["data/dedup/records.jsonl", "data/dedup/pairs.parquet"])
+def test_a_missing_input_is_named(workspace: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / name).unlink()
+    assert f"error: {name}: the file is missing; run" in failure(capsys)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ngram_size": 4}, "params.yaml: decontaminate.ngram_size: input should be greater than or equal to 5, got 4; Tokens a run"),
+        ({"min_overlap": 0.0}, "decontaminate.min_overlap: input should be greater than 0"),
+        ({"near": {"threshold": 2.0}}, "decontaminate.near."),
+        ({"case_token": 25}, "decontaminate.case_token: unknown key, got 25; did you mean `case_tokens`?"),
+    ],
+)
+def test_bad_params_are_one_line(workspace: Path, values: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_params(values)
+    assert message in failure(capsys)
