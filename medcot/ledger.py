@@ -112,6 +112,13 @@ def check_stage(stage: str, ids_in: Sequence[str], ids_out: Sequence[str], ended
         raise MedcotError(f"ledger: {stage}", f"{len(wrong)} records are lost or counted twice", "report this as a bug", got=wrong[0])
 
 
+def check_counts(stage: str, num_in: int, num_out: int, num_ended: int) -> None:
+    """Check the bookkeeping of a stage that passes its records on one by one and holds none: the counts add up; see check_stage."""
+    if num_in != num_out + num_ended:
+        cause = f"{num_in} records came in, {num_out} went on and {num_ended} ended"
+        raise MedcotError(f"ledger: {stage}", cause, "report this as a bug")
+
+
 def check_complete(frame: pl.DataFrame) -> None:
     """Check the joined ledger: exactly one terminal event per id, and kept + removed + refused == read."""
     terminal = pl.col("action").is_in(TERMINAL)

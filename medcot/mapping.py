@@ -1,11 +1,11 @@
-"""Map a source's columns to question, reasoning and answer."""
+"""Map a source's columns to question, reasoning and answer, and where there are such columns to a class and a source of each row."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medcot.errors import DataError
@@ -23,6 +23,8 @@ class Mapping:
 
     reasoning  None where the reasoning is a think block at the start of the answer column
     context    a further column, joined to the question by a newline where it has text
+    category   a column with the row's class, for class balance
+    source     a column that says where the row is from, for caps by source, in place of the file's name
     """
 
     name: str
@@ -30,10 +32,17 @@ class Mapping:
     answer: str
     reasoning: str | None = None
     context: str | None = None
+    category: str | None = None
+    source: str | None = None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The columns that describe a row and are no part of its content."""
+        return {name: column for name in ("category", "source") if (column := getattr(self, name)) is not None}
 
     @property
     def columns(self) -> list[str]:
-        """Every column the mapping reads."""
+        """Every column that holds text of the record."""
         return [name for name in (self.question, self.context, self.reasoning, self.answer) if name is not None]
 
 
@@ -46,6 +55,10 @@ class FieldParams(Params):
     """The column with the chain of thought."""
     answer: str
     """The column with the final answer."""
+    category: str | None = None
+    """A column with the class of each row, such as a department, for class balance; leave it out where there is none."""
+    source: str | None = None
+    """A column that says where each row is from, for caps by source; leave it out and the file's name stands for all rows."""
 
 
 MAPPINGS = {
@@ -61,7 +74,7 @@ MAPPINGS = {
 def choose_mapping(rows: Sequence[Row], wanted: Mapping | None, place: str) -> Mapping | None:
     """Return the wanted mapping, or the ready one with the most columns present over all rows; None when no row is readable.
 
-    Raises DataError when no row has the question's column.
+    Raises DataError when no row has the question's column, or the one of category or source.
     """
     readable = [row.values for row in rows if row.values is not None]
     if not readable:
@@ -70,6 +83,13 @@ def choose_mapping(rows: Sequence[Row], wanted: Mapping | None, place: str) -> M
     fitting = [mapping for mapping in candidates if any(mapping.question in values for values in readable)]
     if not fitting:
         raise _no_mapping(candidates, sorted({name for values in readable for name in values}), place)
+    for field, column in wanted.labels.items() if wanted else ():
+        if not any(column in values for values in readable):
+            columns = sorted({name for values in readable for name in values})
+            close = _closest(column, columns)
+            hint = f"did you mean `{close}`? " if close else ""
+            remedy = f"{hint}the columns are {', '.join(columns)}"
+            raise DataError(f"params.yaml: download.fields.{field}", f"no row of {place} has this column", remedy, got=column)
     return max(fitting, key=lambda mapping: sum(name in values for values in readable for name in mapping.columns))
 
 
@@ -99,18 +119,26 @@ def to_raw_records(rows: Sequence[Row], mapping: Mapping | None, source: str) ->
 def _raw_record(row: Row, record_id: str, mapping: Mapping | None, source: str) -> RawRecord:
     if row.values is None or mapping is None:
         return RawRecord(record_id, source, error=row.error, detail=row.detail, raw=row.raw)
-    values = row.values
+    labels = {field: row.values.get(column) for field, column in mapping.labels.items()}
+    named = {field: value for field, value in labels.items() if isinstance(value, str) and value.strip()}
+    record = replace(_texts(row.values, record_id, mapping), source=named.get("source", source), category=named.get("category"))
+    wrong = [f"{field}: {type(value).__name__}" for field, value in labels.items() if not isinstance(value, str | None)]
+    return replace(record, error="not_text", detail="; ".join(wrong)) if wrong and record.error is None else record
+
+
+def _texts(values: dict[str, Any], record_id: str, mapping: Mapping) -> RawRecord:
+    """The record with its three texts, of a source that is filled in later."""
     question, answer = _with_context(values, mapping), values.get(mapping.answer)
     if mapping.reasoning is not None:
-        return RawRecord(record_id, source, question, values.get(mapping.reasoning), answer, detail=_missing(values, mapping))
+        return RawRecord(record_id, "", question, values.get(mapping.reasoning), answer, detail=_missing(values, mapping))
     if not isinstance(answer, str):
-        return RawRecord(record_id, source, question, None, answer, detail=_missing(values, mapping))
+        return RawRecord(record_id, "", question, None, answer, detail=_missing(values, mapping))
     block = _THINK_BLOCK.fullmatch(answer)
     tags = len(_THINK_TAG.findall(answer))
     if block is None or tags != 2:
         detail = f"{mapping.answer}: {tags} think tags; one <think>…</think> must stand at its start"
-        return RawRecord(record_id, source, question, None, answer, error="think_block", detail=detail)
-    return RawRecord(record_id, source, question, block.group(1), block.group(2))
+        return RawRecord(record_id, "", question, None, answer, error="think_block", detail=detail)
+    return RawRecord(record_id, "", question, block.group(1), block.group(2))
 
 
 def _with_context(values: dict[str, Any], mapping: Mapping) -> Any:
@@ -126,7 +154,7 @@ def _with_context(values: dict[str, Any], mapping: Mapping) -> Any:
 def _missing(values: dict[str, Any], mapping: Mapping) -> str | None:
     """Say which fields have no value in a row, and which of its columns may have been meant."""
     used = {name: getattr(mapping, name) for name in TEXT_FIELDS if getattr(mapping, name) is not None}
-    spare = sorted(set(values) - set(mapping.columns))
+    spare = sorted(set(values) - {*mapping.columns, *mapping.labels.values()})
     details = []
     for field, column in used.items():
         if column in values and values[column] is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,12 @@ from medcot.errors import DataError
 
 TEXT_FIELDS = ("question", "reasoning", "answer")
 RECORDS_FILE = "records.jsonl"
-DIRECTORIES = {"raw": "download", "normalized": "normalize", "decontaminated": "decontaminate"}  # the stage that writes a data directory of another name
+SOURCE_FILE = "source.json"
+DIRECTORIES = {
+    "raw": "download",
+    "normalized": "normalize",
+    "decontaminated": "decontaminate",
+}  # the stage that writes a data directory of another name
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +97,22 @@ def seeded_order(record_id: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}:{record_id}".encode()).hexdigest()
 
 
+@contextmanager
+def jsonl_writer(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a function that writes one JSON object a line, UTF-8; it holds none of them."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+
+        def write(row: dict[str, Any]) -> None:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+        yield write
+
+
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object a line, UTF-8, in the given order."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with jsonl_writer(path) as write:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            write(row)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -112,32 +129,72 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 R = TypeVar("R", RawRecord, Record)
 
 
+def record_row(record: RawRecord | Record) -> dict[str, Any]:
+    """A record as its JSON object; fields that are None are left out."""
+    return {name: value for name, value in asdict(record).items() if value is not None}
+
+
 def write_records(directory: Path, records: Iterable[RawRecord] | Iterable[Record]) -> None:
     """Write records.jsonl into a directory, sorted by id; fields that are None are left out."""
-    rows = sorted((asdict(record) for record in records), key=lambda row: row["id"])
-    write_jsonl(directory / RECORDS_FILE, ({k: v for k, v in row.items() if v is not None} for row in rows))
+    rows = sorted((record_row(record) for record in records), key=lambda row: row["id"])
+    write_jsonl(directory / RECORDS_FILE, rows)
 
 
 def read_records(directory: Path) -> list[Record]:
     """Read a directory's complete records, in id order; DataError for a file that is missing or damaged."""
-    return _read(Record, directory, tuple(field.name for field in fields(Record) if field.default is MISSING))
+    return list(iter_records(directory))
 
 
 def read_raw_records(directory: Path) -> list[RawRecord]:
     """Read a directory's raw records, in id order; DataError for a file that is missing or damaged."""
-    return _read(RawRecord, directory, ("id", "source"))
+    return list(iter_raw_records(directory))
 
 
-def _read(cls: type[R], directory: Path, texts: tuple[str, ...]) -> list[R]:
+def iter_records(directory: Path) -> Iterator[Record]:
+    """Yield a directory's complete records line by line, as read_records reads them."""
+    return _iter(Record, directory, tuple(field.name for field in fields(Record) if field.default is MISSING))
+
+
+def iter_raw_records(directory: Path) -> Iterator[RawRecord]:
+    """Yield a directory's raw records line by line, as read_raw_records reads them; ids must rise, so that none stands twice."""
+    last = ""
+    for record in _iter(RawRecord, directory, ("id", "source")):
+        if record.id <= last:
+            path = str(directory / RECORDS_FILE)
+            raise DataError(path, "the file is damaged, its ids do not rise", remake(directory.name), got=record.id)
+        last = record.id
+        yield record
+
+
+def _iter(cls: type[R], directory: Path, texts: tuple[str, ...]) -> Iterator[R]:
     path = directory / RECORDS_FILE
+    if not path.exists():
+        raise DataError(str(path), "the file is missing", "run `dvc repro`, or the stage that writes it, first")
+    with path.open("rb") as file:  # decoded line by line, so that a broken character is one error of one line
+        for line in file:
+            try:
+                record = cls(**json.loads(line))
+            except (ValueError, TypeError, RecursionError) as error:  # TypeError: a field that is missing, or one too many
+                raise DataError(str(path), "the file is damaged", remake(directory.name), got=str(error)) from None
+            if not all(isinstance(getattr(record, name), str) for name in texts):
+                raise DataError(str(path), "the file is damaged", remake(directory.name), got=record)
+            yield record
+
+
+def write_source(directory: Path, kind: str, public: bool) -> None:
+    """Write where the raw records are from, and whether anyone can get them: what decides about personal data."""
+    (directory / SOURCE_FILE).write_text(canonical({"kind": kind, "public": public}) + "\n", encoding="utf-8")
+
+
+def is_public(directory: Path) -> bool:
+    """Whether the raw records are from a public source; False, the safe side, when nothing says so."""
+    path = directory / SOURCE_FILE
+    if not path.exists():
+        return False
     try:
-        records = [cls(**row) for row in read_jsonl(path)]
-    except (ValueError, TypeError, RecursionError) as error:  # TypeError: a field that is missing, or one too many
+        return json.loads(path.read_text(encoding="utf-8"))["public"] is True
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(str(path), "the file is damaged", remake(directory.name), got=str(error)) from None
-    wrong = next((record for record in records if not all(isinstance(getattr(record, name), str) for name in texts)), None)
-    if wrong:
-        raise DataError(str(path), "the file is damaged", remake(directory.name), got=wrong)
-    return records
 
 
 def remake(name: str) -> str:

@@ -1,7 +1,7 @@
 """Bring the source rows into the pipeline: give each an id and its fields, and sample if asked to.
 
 Reads   data/sample/records.jsonl  or  data/import/<file>  or  a data set's file on a hub, through its cache     (params: download)
-Writes  data/raw                            one raw record a row, unreadable rows with their error and raw text
+Writes  data/raw                            one raw record a row, unreadable rows with their error and raw text; source.json: is it public
         data/ledger/parts/download.parquet  one `read` event a row, with its position in the source; `removed` for rows not sampled
         metrics/download.json               num_read == num_kept + num_removed_max_samples; of a hub, the commit and the hash
 Run     dvc repro download     or     python -m stages.download
@@ -22,7 +22,7 @@ from medcot.hub_params import HubParams, check_num_rows
 from medcot.ledger import events_frame, write_ledger
 from medcot.mapping import MAPPINGS, FieldParams, Mapping, choose_mapping, to_raw_records
 from medcot.params import Params, load_section
-from medcot.records import write_records
+from medcot.records import write_records, write_source
 from medcot.sampling import Sampled, sample
 from medcot.sources import import_path, read_rows
 from medcot.stage import atomic_dir, run_stage, write_metrics
@@ -47,7 +47,7 @@ class DownloadParams(Params):
     mapping: Literal["auto", "o1", "question_think_answer", "alpaca"]
     """Which columns hold the fields; auto takes the ready mapping with the most columns present."""
     fields: FieldParams | None = None
-    """A mapping of your own: the columns of question, reasoning and answer; it takes the place of `mapping`."""
+    """A mapping of your own, in place of `mapping`: the columns of question, reasoning and answer, and of category and source if there."""
     max_samples: int = Field(ge=0)
     """Rows to keep, 0 for all; a row's place in the seeded order depends on its id alone."""
     seed: int = Field(ge=0)
@@ -109,6 +109,7 @@ def main() -> None:
     result = sample(to_raw_records(rows, mapping, source.name), name, params.max_samples, params.seed)
     with atomic_dir(RAW) as out:
         write_records(out, result.kept)
+        write_source(out, params.source, public=params.source != "file")  # your own file is private until you say otherwise
     write_ledger(LEDGER, events_frame(result.events))
     metrics = summarise(result, name) | source.metrics
     write_metrics(METRICS, metrics)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from medcot.decisions import COLUMNS
+
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = {
     "download": {"source": "file", "file": "mine.jsonl", "mapping": "auto", "max_samples": 0, "seed": 42},
@@ -33,6 +35,9 @@ def make_project(directory: Path, content: str | bytes, name: str = "mine.jsonl"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     sections = {section: {**values, **params.get(section, {})} for section, values in PARAMS.items()}
     sections["download"] = {**PARAMS["download"], "file": name, **params.get("download", {})}
+    decisions = directory / "data" / "curation" / "decisions.csv"
+    decisions.parent.mkdir(exist_ok=True)
+    decisions.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
     (directory / "params.yaml").write_text(json.dumps(sections), encoding="utf-8")
     return directory
 

@@ -13,10 +13,10 @@ from stage_project import ROOT, lines, make_project, row, run_stage
 
 from medcot.errors import DataError
 from medcot.ledger import check_stage, join_parts
+from medcot.normalize_params import NormalizeParams
 from medcot.params import load_section
 from medcot.records import read_records
 from stages import download, normalize
-from stages.normalize import NormalizeParams
 
 DATA = Path("data")
 EVIDENCE = ("data/ledger/failed/normalize.parquet", "data/ledger/failed/normalize.quarantine.jsonl")
@@ -30,7 +30,7 @@ def both(directory: Path) -> tuple[int, str]:
 def test_good_rows_are_normalised_and_bad_ones_quarantined(tmp_path: Path) -> None:
     rows = [row(1), row(2, Response="５\u00a0mg "), row(3, Response=None), row(4, Question="<think>？")]
     code, stderr = both(make_project(tmp_path, lines(*rows)))
-    assert (code, stderr.splitlines()[0]) == (0, "normalize: 4 records, 2 kept, 1 changed, 2 refused")
+    assert (code, stderr.splitlines()[0]) == (0, "normalize: 4 records, 2 kept, 1 changed, 2 refused or removed")
     kept = read_records(tmp_path / "data" / "normalized")
     assert sorted(record.answer for record in kept) == ["5 mg", "答案 1"]
     quarantine = [json.loads(line) for line in (tmp_path / "data" / "normalized" / "quarantine.jsonl").open(encoding="utf-8")]
@@ -50,7 +50,7 @@ def test_the_two_ledger_parts_join_into_a_gapless_story(tmp_path: Path) -> None:
     parts = directory / "data" / "ledger" / "parts"
     ledger = join_parts([pl.read_parquet(parts / f"{name}.parquet") for name in ("download", "normalize")])
     assert ledger["source_row"].null_count() == ledger["source"].null_count() == 0
-    chain = ledger.filter(pl.col("stage") == "normalize").join(ledger.filter(pl.col("stage") == "download"), on="id")
+    chain = ledger.filter(pl.col("hash_before").is_not_null()).join(ledger.filter(pl.col("stage") == "download"), on="id")
     assert chain["hash_before"].to_list() == chain["hash_after_right"].to_list()
     kept = [record.id for record in read_records(directory / "data" / "normalized")]
     check_stage("normalize", ledger.filter(pl.col("action") == "read")["id"], kept, ledger.filter(pl.col("action") == "refused")["id"])
@@ -65,7 +65,7 @@ def test_shuffled_rows_give_the_same_bytes_in_every_data_directory(tmp_path: Pat
         assert both(directory)[0] == 0
         files = sorted(path for name in ("raw", "normalized") for path in (directory / "data" / name).iterdir())
         written.append([path.read_bytes() for path in [*files, directory / "data" / "ledger" / "parts" / "normalize.parquet"]])
-    assert len(written[0]) == 4
+    assert len(written[0]) == 6
     assert written[0] == written[1]
 
 
@@ -127,7 +127,17 @@ def run_on(real_data: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("medical_o1_zh.json", {"kept": 916, "changed": 98, "changed_width": 31, "changed_spaces": 31, "flagged_lost_superscript": 4}),
+        (
+            "medical_o1_zh.json",
+            {
+                "kept": 915,
+                "removed_quality_repetition": 1,
+                "changed": 98,
+                "changed_width": 31,
+                "changed_spaces": 31,
+                "flagged_lost_superscript": 4,
+            },
+        ),
         ("medical_o1_en.json", {"kept": 198, "changed": 69, "changed_trailing_spaces": 66, "changed_strip": 4, "changed_width": 0}),
     ],
 )
@@ -135,7 +145,8 @@ def test_every_real_record_passes(real_data: Path, in_tmp: Path, name: str, coun
     run_on(real_data, name)
     metrics = json.loads(Path("metrics/normalize.json").read_text())
     assert {key: metrics[f"num_{key}"] for key in counts} == counts
-    assert (DATA / "normalized" / "quarantine.jsonl").read_bytes() == b""
+    quarantine = (DATA / "normalized" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["code"] for line in quarantine] == ["quality_repetition"] * counts.get("removed_quality_repetition", 0)
 
 
 @pytest.mark.real_data
