@@ -1,66 +1,112 @@
-"""One file of any data set, de-duplicated as the pipeline would: what `medcot dedup` does."""
+"""One file of any data set, de-duplicated as the pipeline would: what `medcot dedup` does.
+
+With `--against` the file's rows are compared with earlier survivors too, which never change: each new row is new, a copy or near-
+duplicate of a row that is kept, or in conflict with one. The earlier signatures are computed again, not stored: they would take more
+space than the texts, and the texts cannot be of another version than their signatures.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from medcot.dedup_rules import RULES_FILE, Rules, read_rules, write_rules
 from medcot.errors import DataError
 from medcot.mapping import MAPPINGS
 from medcot.neardup import QUESTION, ROW, KeyParams, Pair, Result, deduplicate, rank
 from medcot.params import parse_section
-from medcot.records import assign_ids, canonical, write_jsonl
+from medcot.records import RECORDS_FILE, TEXT_FIELDS, assign_ids, canonical, read_jsonl, write_jsonl
 from medcot.rows import Row
 from medcot.sources import read_rows
 from medcot.stage import atomic_file
 
 SEED = 1  # of the MinHash permutations; the verdicts do not depend on it
+KEPT_FILE = "kept.jsonl"
 
 
-class _Source(NamedTuple):
-    """The rows of a file that hold a text to compare, and how many rows do not."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The rows that hold a text to compare by every key, and those that do not.
 
-    ids: list[str]
-    values: list[dict[str, Any]]
-    texts: list[list[str]]
-    others: list[Row]
+    hashes  one a row, of its content
+    texts   by key, the texts of a row that are compared
+    """
+
+    hashes: list[str] = field(default_factory=list)
+    values: list[dict[str, Any]] = field(default_factory=list)
+    texts: dict[str, list[list[str]]] = field(default_factory=dict)
+    others: list[Row] = field(default_factory=list)
+
+    def add(self, more: Source) -> None:
+        """Append another source's rows."""
+        self.hashes.extend(more.hashes)
+        self.values.extend(more.values)
+        self.others.extend(more.others)
+        for key, texts in more.texts.items():
+            self.texts.setdefault(key, []).extend(texts)
 
 
-def dedup_file(file: Path, key: str, given: dict[str, Any], out: Path | None = None) -> dict[str, int]:
-    """Deduplicate one file by one key and return the counts by name, in both languages; the rows go to `out` when it is given.
+def dedup_file(file: Path, key: str | None, given: dict[str, Any], out: Path | None = None, against: Sequence[Path] = ()) -> dict[str, int]:
+    """De-duplicate one file and return the counts by name, in both languages; the rows go to `out` when it is given.
 
-    key    question, row (question, reasoning and answer), or a column's name
-    given  the KeyParams that differ from the pipeline's defaults
+    key      question (the default), row (question, reasoning and answer), or a column's name
+    given    the KeyParams that differ from the pipeline's defaults
+    against  directories of earlier survivors, data/dedup or an `out`; their keys and params hold, and other ones are refused
     Raises DataError for a file that cannot be read, a key that it has not, and params out of bounds.
     """
-    if not file.is_file():
-        raise DataError(str(file), "no such file", "give the path of a file")
-    source = _read(file, key)
-    defaults = ROW if key == "row" else QUESTION
-    params = parse_section("dedup", defaults.model_dump() | given, KeyParams, place="command line")
-    keys = {key: (["\n".join(texts) for texts in source.texts], params)}
-    ranks = [rank(texts, row_id) for texts, row_id in zip(source.texts, source.ids, strict=True)]
-    result = deduplicate(source.ids, keys, ranks, SEED)
+    rules = read_rules(against, key, given) if against else Rules({key or "question": key_params(key or "question", given)}, SEED)
+    source = Source(texts={name: [] for name in rules.keys})
+    for directory in against:
+        source.add(_survivors(directory, list(rules.keys)))
+    num_old = len(source.hashes)
+    source.add(read_source(file, list(rules.keys)))
+    ids = assign_ids(source.hashes)
+    keys = {name: (["\n".join(texts) for texts in source.texts[name]], params) for name, params in rules.keys.items()}
+    ranks = [rank(texts, row_id) for texts, row_id in zip(next(iter(source.texts.values())), ids, strict=True)]
+    old = set(ids[:num_old])
+    result = deduplicate(ids, keys, ranks, rules.seed, settled=old)
     if out:
-        _write(out, source, result, file)
-    return _counts(source, result)
+        _write(out, source, result, ids, old, rules, {file, *(directory / KEPT_FILE for directory in against)})
+    return _counts(source, result, old)
 
 
-def _read(path: Path, key: str) -> _Source:
+def key_params(key: str, given: dict[str, Any]) -> KeyParams:
+    """The pipeline's default params of a key, with those that were given on the command line."""
+    return parse_section("dedup", (ROW if key == "row" else QUESTION).model_dump() | given, KeyParams, place="command line")
+
+
+def read_source(path: Path, keys: Sequence[str]) -> Source:
+    """Read a file's rows and what of them each key compares."""
+    if not path.is_file():
+        raise DataError(str(path), "no such file", "give the path of a file")
     rows = read_rows(path)
-    columns = _columns(rows, key, str(path))
-    source = _Source([], [], [], [])
-    for row_id, row in zip(assign_ids(row.hash for row in rows), rows, strict=True):
-        texts = [text for column in columns if (text := _text((row.values or {}).get(column)))]
-        if row.values is None or not texts:
+    columns = {key: _columns(rows, key, str(path)) for key in keys}
+    source = Source(texts={key: [] for key in keys})
+    for row in rows:
+        found = {key: [text for name in names if (text := _text((row.values or {}).get(name)))] for key, names in columns.items()}
+        if row.values is None or not all(found.values()):
             source.others.append(row)
             continue
-        source.ids.append(row_id)
+        source.hashes.append(row.hash)
         source.values.append(row.values)
-        source.texts.append(texts)
+        for key, texts in found.items():
+            source.texts[key].append(texts)
     return source
+
+
+def _survivors(directory: Path, keys: Sequence[str]) -> Source:
+    """The rows that an earlier run kept: the stage's records, or the kept rows of a file."""
+    path = directory / RECORDS_FILE
+    if not path.is_file():
+        rows = directory / KEPT_FILE
+        return Source() if rows.is_file() and not rows.stat().st_size else read_source(rows, keys)
+    records = read_jsonl(path)
+    parts = {"row": TEXT_FIELDS, "question": TEXT_FIELDS[:1]}
+    texts = {key: [[record[name] for name in parts[key]] for record in records] for key in keys}
+    return Source([record["id"] for record in records], records, texts)
 
 
 def _text(value: Any) -> str:
@@ -85,23 +131,30 @@ def _columns(rows: Sequence[Row], key: str, place: str) -> list[str]:
     raise DataError(f"{place}: --key", "no such column", f"use one of {', '.join(present) or 'none, no row is readable'}", got=key)
 
 
-def _write(out: Path, source: _Source, result: Result, read_from: Path) -> None:
-    """Write kept.jsonl in file order, and what went or conflicts beside what it was compared with."""
-    row_of = dict(zip(source.ids, source.values, strict=True))
-    kept = set(result.kept)
+def _write(out: Path, source: Source, result: Result, ids: Sequence[str], old: set[str], rules: Rules, read: set[Path]) -> None:
+    """Write kept.jsonl in file order, what went or conflicts beside what it was compared with, and the rules of this comparison."""
+    row_of = dict(zip(ids, source.values, strict=True))
+    kept = set(result.kept) - old
     files = {
         "kept": [values for row_id, values in row_of.items() if row_id in kept],
         "removed": [
             {"rule": r.rule, "similarity": r.similarity, "row": row_of[r.id], "kept": row_of[r.related_id]} for r in result.removals
         ],
-        "conflicts": list(_conflict_rows(result.conflicts, row_of)),
+        "conflicts": list(_conflict_rows(_new_conflicts(result, old), row_of)),
         "not_compared": [row.values or {"error": row.error, "detail": row.detail, "raw": row.raw} for row in source.others],
     }
-    if read_from.resolve() in {(out / f"{name}.jsonl").resolve() for name in files}:
+    written = {(out / name).resolve() for name in (*(f"{name}.jsonl" for name in files), RULES_FILE)}
+    if written & {path.resolve() for path in read}:
         raise DataError("--out", "the input itself would be overwritten", "choose another directory", got=str(out))
     for name, rows in files.items():
         with atomic_file(out / f"{name}.jsonl") as path:
             write_jsonl(path, rows)
+    with atomic_file(out / RULES_FILE) as path:
+        write_rules(path, rules)
+
+
+def _new_conflicts(result: Result, old: set[str]) -> list[Pair]:
+    return [pair for pair in result.conflicts if not {pair.a, pair.b} <= old]
 
 
 def _conflict_rows(conflicts: Sequence[Pair], row_of: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -109,13 +162,15 @@ def _conflict_rows(conflicts: Sequence[Pair], row_of: dict[str, dict[str, Any]])
         yield {"differs": pair.detail, "places": pair.places, "similarity": pair.jaccard, "a": row_of[pair.a], "b": row_of[pair.b]}
 
 
-def _counts(source: _Source, result: Result) -> dict[str, int]:
+def _counts(source: Source, result: Result, old: set[str]) -> dict[str, int]:
     rules = Counter(removal.rule for removal in result.removals)
-    return {
-        "input / 输入": len(source.ids) + len(source.others),
+    counts = {"earlier rows, unchanged / 已有行，不变": len(old)} if old else {}
+    return counts | {
+        "input / 输入": len(source.hashes) - len(old) + len(source.others),
         "exact copies / 完全重复": rules["exact_copy"],
+        **({"exact copies of the question / 问题完全重复": rules["exact_question"]} if len(source.texts) > 1 else {}),
         "near-duplicates / 近似重复": rules["near_duplicate"],
-        "conflicts, both kept / 冲突（都保留）": len(result.conflicts),
+        "conflicts, both kept / 冲突（都保留）": len(_new_conflicts(result, old)),
         "not compared / 未比较（无文本或不可读）": len(source.others),
-        "kept / 保留": len(result.kept),
+        "kept / 保留": len(result.kept) - len(old),
     }

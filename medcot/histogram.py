@@ -15,13 +15,17 @@ VERDICTS = ("below", "duplicate", "conflict", "similar")  # below the threshold 
 LEFT_OUT = "left_out"
 
 
-def similarities(pairs: pl.DataFrame, thresholds: Mapping[str, float]) -> pl.DataFrame:
+def similarities(pairs: pl.DataFrame, below: Mapping[str, Sequence[float]], thresholds: Mapping[str, float]) -> pl.DataFrame:
     """Count dedup's pairs by exact Jaccard in steps of 0.05, for each key: key, from, to, a count for each verdict, and the threshold.
 
     pairs       columns key, jaccard in [0, 1], verdict
+    below       by key, the similarities of pairs below the threshold, which were found on the way and not decided
     thresholds  by key, for the line that the plot draws there
     """
-    counted = _count(pairs, "jaccard", SIMILARITY_EDGES, ["key"], "verdict", VERDICTS)
+    columns = ["key", "jaccard", "verdict"]
+    near_misses = [(key, value, "below") for key, values in below.items() for value in values]
+    found = pl.concat([pairs.select(columns), pl.DataFrame(near_misses, schema=pairs.select(columns).schema, orient="row")])
+    counted = _count(found, "jaccard", SIMILARITY_EDGES, ["key"], "verdict", VERDICTS)
     return counted.with_columns(threshold=pl.col("key").replace_strict(dict(thresholds), return_dtype=pl.Float64))
 
 

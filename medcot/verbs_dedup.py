@@ -20,15 +20,24 @@ def add_dedup(verbs: Any) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help=f"{FORMATS}; only read, never changed / 只读取，不修改")
     parser.add_argument(
         "--key",
-        default="question",
         metavar="KEY",
-        help="question, row (question, reasoning and answer), or a column's name / 比较的内容：question、row（整行）或列名",
+        help="question (the default), row (question, reasoning and answer), or a column's name "
+        "/ 比较的内容：question（默认）、row（整行）或列名",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write kept, removed and conflicts there / 结果写入此目录")
     parser.add_argument(
         "--threshold", type=float, help="exact Jaccard from which texts are near, 0 to 1 / 近似阈值（精确 Jaccard，0 到 1）"
     )
     parser.add_argument("--shingle-size", type=int, help="tokens a shingle / 每个片段的词元数")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="compare with earlier survivors too, which never change: data/dedup or an earlier --out; may be repeated "
+        "/ 同时与先前保留的行比较，那些行不变：data/dedup 或先前的 --out，可重复",
+    )
     parser.set_defaults(run=dedup)
 
 
@@ -36,7 +45,7 @@ def dedup(args: argparse.Namespace) -> None:
     """Deduplicate one file by one key, print the counts, and write the rows when `--out` is given."""
     from medcot.dedup_file import dedup_file
 
-    given = {"threshold": args.threshold, "shingle_size": args.shingle_size}
-    counts = dedup_file(args.file, args.key, {name: value for name, value in given.items() if value is not None}, args.out)
+    given = {name: value for name in ("threshold", "shingle_size") if (value := getattr(args, name)) is not None}
+    counts = dedup_file(args.file, args.key, given, args.out, args.against)
     for name, count in counts.items():
         print(f"{count:>8}  {name}")

@@ -4,6 +4,7 @@ Reads   data/normalized                  complete records   (params: dedup)
 Writes  data/dedup/records.jsonl         the survivors
         data/dedup/pairs.parquet         every pair that was decided: ids a < b, key, jaccard, alignment, verdict, detail
         data/dedup/similarity.csv        how many pairs of each Jaccard, for dvc plots
+        data/dedup/rules.json            keys and params, for rows that are compared with the survivors later
         data/dedup/conflicts.jsonl       near-identical survivors that state different facts, side by side, for a reviewer
         data/ledger/parts/dedup.parquet  each removal with its kept witness, each conflict on both sides
         metrics/dedup.json               num_input == num_kept + every num_removed_*; canaries.<key>: the recall of the search
@@ -22,6 +23,7 @@ import polars as pl
 
 from medcot import canaries
 from medcot.dedup_params import DedupParams, compared, ranks
+from medcot.dedup_rules import RULES_FILE, Rules, write_rules
 from medcot.guard import compare
 from medcot.histogram import similarities
 from medcot.ledger import Event, check_stage, events_frame, write_ledger
@@ -69,14 +71,6 @@ def conflict_rows(result: Result, records: Sequence[Record]) -> Iterator[dict[st
         yield {"key": pair.key, "differs": pair.detail, "places": pair.places, "jaccard": pair.jaccard, **sides}
 
 
-def write_similarities(path: Path, pairs: pl.DataFrame, result: Result, params: DedupParams) -> None:
-    """Write the histogram of the decided pairs and, below each threshold, of those that the search found on the way."""
-    below = [{"key": key, "jaccard": jaccard, "verdict": "below"} for key, search in result.searches.items() for jaccard in search.below]
-    columns = ["key", "jaccard", "verdict"]
-    counted = pl.concat([pairs.select(columns), pl.DataFrame(below, schema={name: PAIR_SCHEMA[name] for name in columns})])
-    similarities(counted, {"question": params.question.threshold, "row": params.row.threshold}).write_csv(path)
-
-
 def summarise(result: Result) -> dict[str, Any]:
     """Counts and rates; a cluster is a kept row with all rows it stands for."""
     rules = Counter(removal.rule for removal in result.removals)
@@ -105,12 +99,14 @@ def main() -> None:
         rows = [{name: value for name, value in asdict(pair).items() if name in PAIR_SCHEMA} for pair in result.pairs]
         pairs = pl.DataFrame(rows, schema=PAIR_SCHEMA)
         pairs.write_parquet(out / "pairs.parquet", compression="zstd", statistics=False)
-        write_similarities(out / "similarity.csv", pairs, result, params)
+        thresholds = {"question": params.question.threshold, "row": params.row.threshold}
+        similarities(pairs, {key: search.below for key, search in result.searches.items()}, thresholds).write_csv(out / "similarity.csv")
+        write_rules(out / RULES_FILE, Rules({"row": params.row, "question": params.question}, params.seed))
     write_ledger(PART, events_frame(events(result, records)))
     metrics = summarise(result)
     write_metrics(METRICS, metrics)
-    for line in (canaries.warning(key, search.canaries) for key, search in result.searches.items()):
-        if line:
+    for key, search in result.searches.items():
+        if line := canaries.warning(key, search.canaries):
             log.warning(line)
     log.info("dedup: %d records, %d kept, %d conflicts to review", metrics["num_input"], metrics["num_kept"], metrics["num_conflicts"])
 

@@ -208,6 +208,6 @@ def test_a_reader_that_has_gone_ends_it_quietly(in_tmp: Path, verb: list[str], u
 
 
 def test_a_bug_is_exit_code_4_with_its_traceback(monkeypatch: pytest.MonkeyPatch, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("medcot.dedup_file.deduplicate", lambda *args: 1 // 0)
+    monkeypatch.setattr("medcot.dedup_file.deduplicate", lambda *args, **options: 1 // 0)
     assert main(["dedup", str(write(in_tmp / "q.jsonl", ROWS))]) == 4
     assert "ZeroDivisionError" in capsys.readouterr().err

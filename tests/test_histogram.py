@@ -18,13 +18,13 @@ PAIRS = pl.DataFrame(
         ("question", 1.0, "duplicate"),
         ("question", 0.97, "duplicate"),
         ("row", 0.97, "conflict"),
-        ("row", 0.7, "below"),
     ],
     schema={"key": pl.String, "jaccard": pl.Float64, "verdict": pl.String},
     orient="row",
 )
 
 
+BELOW = {"row": [0.7], "question": []}
 THRESHOLDS = {"question": 0.5, "row": 0.8}
 
 
@@ -33,7 +33,7 @@ def events(rows: list[tuple[int, str | None]]) -> pl.DataFrame:
 
 
 def test_pairs_are_counted_by_key_bin_and_verdict() -> None:
-    table = similarities(PAIRS, THRESHOLDS)
+    table = similarities(PAIRS, BELOW, THRESHOLDS)
     assert table.columns == ["key", "from", "to", "below", "duplicate", "conflict", "similar", "threshold"]
     assert table.rows() == [
         ("question", 0.5, 0.55, 0, 1, 1, 0, 0.5),
@@ -49,16 +49,16 @@ def test_a_jaccard_on_an_edge_opens_its_bin(k: int) -> None:
     """A Jaccard is a quotient of two counts: 11/20 and 22/40 are the edge itself, whatever the rounding of 0.05 * 11."""
     for factor in (1, 3, 7):
         jaccard = (k * factor) / (20 * factor)
-        table = similarities(pl.DataFrame({"key": ["row"], "jaccard": [jaccard], "verdict": ["similar"]}), THRESHOLDS)
+        table = similarities(pl.DataFrame({"key": ["row"], "jaccard": [jaccard], "verdict": ["similar"]}), {}, THRESHOLDS)
         assert table.select("from", "to").row(0) == (float(Fraction(k, 20)), float(Fraction(k + 1, 20)))
 
 
 def test_the_counts_add_up_and_no_order_of_the_rows_matters() -> None:
-    rows = [(key, random.Random(i).random(), VERDICTS[i % 4]) for i, key in enumerate(["row", "question"] * 200)]
+    rows = [(key, random.Random(i).random(), VERDICTS[1 + i % 3]) for i, key in enumerate(["row", "question"] * 200)]
     pairs = pl.DataFrame(rows, schema=PAIRS.schema, orient="row")
-    table = similarities(pairs, THRESHOLDS)
+    table = similarities(pairs, {}, THRESHOLDS)
     assert table.select(VERDICTS).sum().row(0) == tuple((pairs["verdict"] == name).sum() for name in VERDICTS)
-    assert similarities(pairs.sample(fraction=1.0, shuffle=True, seed=4), THRESHOLDS).equals(table)
+    assert similarities(pairs.sample(fraction=1.0, shuffle=True, seed=4), {}, THRESHOLDS).equals(table)
 
 
 def test_rows_are_counted_by_length_and_split_with_those_left_out_apart() -> None:
@@ -83,5 +83,5 @@ def test_every_length_has_its_bin(num_tokens: int) -> None:
 
 
 def test_nothing_gives_a_header_alone() -> None:
-    assert similarities(PAIRS.clear(), THRESHOLDS).write_csv() == "key,from,to,below,duplicate,conflict,similar,threshold\n"
+    assert similarities(PAIRS.clear(), {}, THRESHOLDS).write_csv() == "key,from,to,below,duplicate,conflict,similar,threshold\n"
     assert lengths(events([])).write_csv() == "from,to,train,val,test,left_out\n"

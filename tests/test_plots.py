@@ -34,9 +34,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     logs = tmp_path_factory.mktemp("adapter")
     steps = [{"step": 1, "loss": 2.0, "learning_rate": 1e-4, "grad_norm": 0.5}, {"step": 1, "eval_loss": 1.9}]
     write_logs(logs, Outcome(log=steps))
-    pairs = pl.DataFrame({"key": ["row", "row", "question"], "jaccard": [0.9, 0.7, 0.6], "verdict": ["conflict", "below", "duplicate"]})
+    pairs = pl.DataFrame({"key": ["row", "question"], "jaccard": [0.9, 0.6], "verdict": ["conflict", "duplicate"]})
     return {
-        "data/dedup/similarity.csv": similarities(pairs, {"row": 0.8, "question": 0.5}).write_csv(),
+        "data/dedup/similarity.csv": similarities(pairs, {"row": [0.7]}, {"row": 0.8, "question": 0.5}).write_csv(),
         "data/ledger/lengths.csv": lengths(pl.DataFrame({"num_tokens": [300, 5000], "split": ["train", None]})).write_csv(),
         "data/evaluation/tuned/nll.csv": segment_table({"reasoning": SEGMENT, "all": SEGMENT}).write_csv(),
         **{f"models/adapter/{path.name}": path.read_text(encoding="utf-8") for path in logs.iterdir()},
