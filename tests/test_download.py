@@ -14,7 +14,7 @@ from stage_project import PARAMS, ROOT, lines, make_project, row, run_stage
 from medcot.errors import DataError
 from medcot.ledger import events_frame
 from medcot.params import load_section, parse_section
-from medcot.records import RawRecord, read_raw_records
+from medcot.records import RawRecord, is_public, read_raw_records
 from medcot.sampling import sample
 from stages import download
 from stages.download import DownloadParams, summarise
@@ -112,6 +112,28 @@ def test_a_custom_mapping_reads_other_columns(in_tmp: Path) -> None:
     download.main()
     (record,) = read_raw_records(in_tmp / "data" / "raw")
     assert (record.question, record.reasoning, record.answer) == ("胸痛？", "Think.", "心电图")
+
+
+def test_optional_columns_give_each_row_its_class_and_its_source(in_tmp: Path) -> None:
+    fields = {"question": "问题", "reasoning": "思考", "answer": "答案", "category": "科室", "source": "出处"}
+    content = "问题,思考,答案,科室,出处\n胸痛？,Think.,心电图,心内科,exam\n头痛？,Think.,CT,,\n"
+    make_project(in_tmp, content, "mine.csv", download={"fields": fields})
+    download.main()
+    found = {record.question: (record.category, record.source) for record in read_raw_records(in_tmp / "data" / "raw")}
+    assert found == {"胸痛？": ("心内科", "exam"), "头痛？": (None, "mine.csv")}
+    ledger = pl.read_parquet("data/ledger/parts/download.parquet")
+    assert set(ledger["source"]) == {"exam", "mine.csv"}
+
+
+@pytest.mark.parametrize(("source", "public"), [("file", False), ("sample", True)])
+def test_the_raw_records_say_whether_their_source_is_public(in_tmp: Path, source: str, public: bool) -> None:
+    make_project(in_tmp, lines(row(1)), download={"source": source})
+    (in_tmp / "data" / "sample").mkdir()
+    (in_tmp / "data" / "sample" / "records.jsonl").write_text(lines(row(1)), encoding="utf-8")
+    download.main()
+    said = json.loads(Path("data/raw/source.json").read_text(encoding="utf-8"))
+    assert said == {"kind": source, "public": public}
+    assert is_public(Path("data/raw")) is public
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from medcot.errors import MedcotError
-from medcot.ledger import SCHEMA, Event, check_complete, check_stage, events_frame, join_parts, write_ledger
+from medcot.ledger import SCHEMA, Event, check_complete, check_counts, check_stage, events_frame, join_parts, read_frame, write_ledger
+from medcot.ledger_writer import ledger_writer
 
 
 def read(record_id: str, row: int) -> Event:
@@ -79,3 +80,27 @@ def test_a_stage_that_loses_doubles_or_invents_a_record_is_named() -> None:
 def test_no_events_make_an_empty_part_with_the_schema() -> None:
     assert events_frame([]).schema == pl.Schema(SCHEMA)
     check_complete(join_parts([events_frame([])]))
+
+
+def test_a_stage_that_holds_no_records_is_checked_by_its_counts() -> None:
+    check_counts("normalize", 5, 3, 2)
+    with pytest.raises(MedcotError, match="ledger: normalize: 5 records came in, 3 went on and 1 ended; report this as a bug"):
+        check_counts("normalize", 5, 3, 1)
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_part_written_in_batches_reads_like_one_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr("medcot.ledger_writer.EVENTS_AT_ONCE", size)
+    stories = [[Event(i, "normalize", "changed", rule, "问") for rule in "xy"] + [Event(i, "normalize", "refused", "z")] for i in "abc"]
+    with ledger_writer(tmp_path / "part") as writer:
+        for events in [*stories, []]:
+            writer.add(events)
+    whole = events_frame(event for events in stories for event in events)
+    assert read_frame(tmp_path / "part", list(SCHEMA), "normalize").equals(whole)
+    assert writer.num_ended == 3
+
+
+def test_a_part_without_events_has_the_schema(tmp_path: Path) -> None:
+    with ledger_writer(tmp_path / "part"):
+        pass
+    assert join_parts([read_frame(tmp_path / "part", list(SCHEMA), "normalize")]).schema == pl.Schema(SCHEMA)

@@ -122,3 +122,29 @@ def test_alpaca_input_is_joined_to_the_instruction_by_a_newline() -> None:
     assert one({"instruction": "判断", "input": 7, "output": block}, "alpaca").question == ["判断", 7]
     assert one({"input": "x", "output": 7}, "alpaca").detail == "question: no column `instruction`"
     assert one({"Instruction": "x", "output": 7}, "alpaca").detail == "question: no column `instruction`, did you mean `Instruction`?"
+
+
+LABELLED = Mapping("custom", question="问", reasoning="想", answer="答", category="科室", source="出处")
+ROW = {"问": "胸痛？", "想": "Think.", "答": "心电图"}
+
+
+def test_class_and_source_of_a_row_come_from_their_columns_and_are_no_part_of_its_content() -> None:
+    labelled = [{**ROW, "科室": "心内科", "出处": "exam 2020"}, {**ROW, "科室": "", "出处": None}, ROW]
+    records = to_raw_records(rows(*labelled), LABELLED, "f.csv")
+    assert [(record.category, record.source) for record in records] == [("心内科", "exam 2020"), (None, "f.csv"), (None, "f.csv")]
+    assert len({record.content_hash for record in records}) == 1
+
+
+def test_a_class_that_is_no_text_refuses_its_row() -> None:
+    (record,) = to_raw_records(rows({**ROW, "科室": 3, "出处": ["a"]}), LABELLED, "f.json")
+    assert (record.error, record.detail, record.category, record.source) == ("not_text", "category: int; source: list", None, "f.json")
+    assert record.question == "胸痛？", "the row's texts stay, for the quarantine"
+
+
+def test_a_column_of_classes_that_no_row_has_is_named_with_a_guess() -> None:
+    for field, wanted in (("category", Mapping("custom", "问", "答", "想", category="科室")), ("source", LABELLED)):
+        with pytest.raises(DataError) as caught:
+            choose_mapping(rows({**ROW, "科": "x", "科室": "y"} if field == "source" else {**ROW, "科": "x"}), wanted, "f.csv")
+        assert str(caught.value).startswith(f"params.yaml: download.fields.{field}: no row of f.csv has this column, got ")
+        assert "the columns are " in str(caught.value)
+    assert choose_mapping(rows({**ROW, "科室": "a"}, {**ROW, "出处": "b"}), LABELLED, "f.csv") == LABELLED

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import polars as pl
 import pytest
 from stage_project import ROOT, lines, make_project, row, run_stage
 
+from medcot import ledger_writer
+from medcot.decisions import COLUMNS
 from medcot.errors import DataError
-from medcot.ledger import check_stage, join_parts
+from medcot.ledger import SCHEMA, check_stage, join_parts
 from medcot.normalize_params import NormalizeParams
 from medcot.params import load_section
 from medcot.records import read_records
@@ -96,6 +100,126 @@ def test_a_refused_file_keeps_the_old_output_and_leaves_its_evidence(tmp_path: P
     make_project(tmp_path, lines(row(1)))
     assert both(directory)[0] == 0
     assert not any((directory / name).exists() for name in EVIDENCE), "a successful run removes the evidence of the failed one"
+
+
+def write_decisions(directory: Path, *rows: str) -> None:
+    path = directory / "data" / "curation" / "decisions.csv"
+    path.write_text("\n".join([",".join(COLUMNS), *rows]) + "\n", encoding="utf-8")
+
+
+def read_hashes(directory: Path) -> dict[int, str]:
+    """The content hash of each source row, as a curator finds it in the ledger."""
+    frame = pl.read_parquet(directory / "data/ledger/parts/download.parquet").filter(pl.col("action") == "read")
+    return dict(frame.select("source_row", "hash_after").iter_rows())
+
+
+def test_decisions_bring_back_drop_and_edit_rows_and_their_copies_and_survive_a_new_revision(tmp_path: Path) -> None:
+    same = row(2, Response=row(2)["Question"])
+    directory = make_project(tmp_path, lines(row(1), same, same, row(3), row(4, Response=None)))
+    assert both(directory)[0] == 0
+    hashes = read_hashes(directory)
+    assert len(read_records(directory / "data/normalized")) == 2, "two rows answer with their question, one has no answer"
+    write_decisions(
+        directory,
+        f"{hashes[1]},keep,the question is the answer,chen,2026-01-31,,,",
+        f"{hashes[0]},drop,剂量有误,chen,2026-01-31,,,",
+        f"{hashes[3]},edit,太短,Li,2026-02-01,,,先做心电图，再查肌钙蛋白。",
+        f"{hashes[4]},keep,no reason,Li,2026-02-01,,,",
+        "00000000000000ff,keep,a row of another file,Li,2026-02-01,,,",
+    )
+    code, stderr = run_stage(directory, "normalize")
+    assert (code, stderr.splitlines()[0]) == (
+        0,
+        "normalize: 1 of 5 decisions are about rows that are not there: see data/normalized/unknown_decisions.csv",
+    )
+    unknown = (directory / "data/normalized/unknown_decisions.csv").read_text(encoding="utf-8")
+    assert unknown == "content_hash,decision,reason,reviewer,date\n00000000000000ff,keep,a row of another file,Li,2026-02-01\n"
+    found = {(record.decision, record.answer) for record in read_records(directory / "data/normalized")}
+    assert found == {("keep", same["Question"]), ("edit", "先做心电图，再查肌钙蛋白。")}
+    metrics = json.loads((directory / "metrics/normalize.json").read_text())
+    assert [metrics[f"num_{key}"] for key in ("kept", "removed_curator", "changed_curator", "flagged_curator")] == [3, 1, 1, 3]
+    assert (metrics["num_decisions"], metrics["num_decisions_unknown"]) == (5, 1)
+    events = pl.read_parquet(directory / "data/ledger/parts/normalize.parquet")
+    beaten = events.filter(pl.col("detail").str.contains("no effect"))
+    assert beaten["detail"].to_list() == ["no effect, missing_field cannot be decided; keep: no reason (Li, 2026-02-01)"]
+    (directory / "data/import/mine.jsonl").write_text(lines(row(9), row(3), same), encoding="utf-8")
+    assert run_stage(directory, "download")[0] == run_stage(directory, "normalize")[0] == 0
+    answers = {record.decision: record.answer for record in read_records(directory / "data/normalized")}
+    assert answers == {None: "答案 9", "edit": "先做心电图，再查肌钙蛋白。", "keep": same["Question"]}
+
+
+def test_a_missing_or_broken_decisions_file_stops_before_anything_is_written(tmp_path: Path) -> None:
+    directory = make_project(tmp_path, lines(row(1)))
+    assert run_stage(directory, "download")[0] == 0
+    write_decisions(directory, "oops")
+    code, stderr = run_stage(directory, "normalize")
+    assert (code, stderr.split(",")[0]) == (2, "error: data/curation/decisions.csv:2: expected 8 cells")
+    (directory / "data/curation/decisions.csv").unlink()
+    code, stderr = run_stage(directory, "normalize")
+    assert (code, stderr.split(";")[0]) == (2, "error: data/curation/decisions.csv: the file is missing")
+    assert not (directory / "data/normalized").exists()
+
+
+def test_personal_data_of_an_own_file_is_masked_and_of_a_public_source_flagged(in_tmp: Path) -> None:
+    text = lines(row(1, Question="患者手机：13800138000，胸痛怎么办？"))
+    make_project(in_tmp, text)
+    (in_tmp / "data/sample").mkdir()
+    (in_tmp / "data/sample/records.jsonl").write_text(text, encoding="utf-8")
+    seen = {}
+    for source in ("file", "sample"):
+        make_project(in_tmp, text, download={"source": source})
+        download.main()
+        normalize.main()
+        (record,) = read_records(DATA / "normalized")
+        metrics = json.loads(Path("metrics/normalize.json").read_text())
+        seen[source] = (record.question, metrics["pii_mode"], metrics["num_changed_pii_mobile"], metrics["num_flagged_pii_mobile"])
+    assert seen == {
+        "file": ("患者手机：[手机号1]，胸痛怎么办？", "mask", 1, 0),
+        "sample": ("患者手机：13800138000，胸痛怎么办？", "warn", 0, 1),
+    }
+    (DATA / "raw/source.json").unlink()
+    normalize.main()
+    assert json.loads(Path("metrics/normalize.json").read_text())["pii_mode"] == "mask", "the safe side, where nothing says public"
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_writer, "EVENTS_AT_ONCE", 100)
+    padding = "，".join(f"第{i}步先排除心梗" for i in range(100, 200))
+    peaks = []
+    for count in (200, 1000):
+        make_project(in_tmp, lines(*(row(i, Complex_CoT=f"{i}. {padding}第 ５ 步。") for i in range(count))))
+        download.main()
+        gc.collect()
+        tracemalloc.start()
+        normalize.main()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    size = Path("data/raw/records.jsonl").stat().st_size
+    assert peaks[1] < peaks[0] + size / 20, f"{peaks} bytes at the peak; the larger file has {size}"
+
+
+def test_the_size_of_a_batch_changes_no_event_and_a_damaged_row_leaves_the_old_output(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_project(in_tmp, lines(*(row(i, Response=f"{i}％ ") for i in range(50))))
+    download.main()
+    parts = []
+    for size in (3, 20_000):
+        monkeypatch.setattr(ledger_writer, "EVENTS_AT_ONCE", size)
+        normalize.main()
+        parts.append(pl.read_parquet("data/ledger/parts/normalize.parquet"))
+    assert parts[0].equals(parts[1])
+    assert parts[0].schema == pl.Schema(SCHEMA)
+    before = Path("data/normalized/records.jsonl").read_bytes()
+    raw = Path("data/raw/records.jsonl")
+    rows = raw.read_text(encoding="utf-8").splitlines(keepends=True)
+    raw.write_text("".join([*rows[:40], rows[3], *rows[40:]]), encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"data/raw/records.jsonl: the file is damaged, its ids do not rise, got .*; run `dvc repro -f download`"
+    ):
+        normalize.main()
+    assert Path("data/normalized/records.jsonl").read_bytes() == before
+    assert not list(Path("data").rglob(".*building*"))
 
 
 def test_bad_params_and_a_missing_input_are_one_line(tmp_path: Path) -> None:

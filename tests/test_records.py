@@ -12,11 +12,14 @@ from medcot.records import (
     Record,
     assign_ids,
     canonical,
+    is_public,
+    iter_records,
     read_raw_records,
     read_records,
     seeded_order,
     short_hash,
     write_records,
+    write_source,
 )
 
 
@@ -91,3 +94,37 @@ def test_damaged_raw_records_are_named_too(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "raw/records.jsonl").write_bytes(line)
     with pytest.raises(DataError, match=r"raw/records.jsonl: the file is damaged, got .*; run `dvc repro -f download`$"):
         read_raw_records(tmp_path / "raw")
+
+
+def test_raw_records_whose_ids_do_not_rise_are_damaged(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    for ids in ("aa", "ba"):
+        (tmp_path / "raw/records.jsonl").write_text("".join(f'{{"id": "{i}", "source": "s"}}\n' for i in ids), encoding="utf-8")
+        with pytest.raises(
+            DataError, match=r"raw/records.jsonl: the file is damaged, its ids do not rise, got a; run `dvc repro -f download`$"
+        ):
+            read_raw_records(tmp_path / "raw")
+
+
+def test_records_are_yielded_before_the_rest_of_the_file_is_read(tmp_path: Path) -> None:
+    write_records(tmp_path, [record("a"), record("b")])
+    with (tmp_path / "records.jsonl").open("a", encoding="utf-8") as file:
+        file.write("{oops")
+    found = iter_records(tmp_path)
+    assert [next(found), next(found)] == [record("a"), record("b")]
+    with pytest.raises(DataError, match="the file is damaged"):
+        next(found)
+
+
+def test_a_source_is_private_unless_it_says_that_it_is_public(tmp_path: Path) -> None:
+    assert not is_public(tmp_path)
+    for public in (True, False):
+        write_source(tmp_path, "hub", public)
+        assert is_public(tmp_path) is public
+    for text in ("{oops", "[]", "{}", '{"public": "yes"}'):
+        (tmp_path / "source.json").write_text(text, encoding="utf-8")
+        if text.endswith('"yes"}'):
+            assert not is_public(tmp_path)
+        else:
+            with pytest.raises(DataError, match=r"source.json: the file is damaged, got .*; run `dvc repro -f "):
+                is_public(tmp_path)
