@@ -1,7 +1,7 @@
 """Training rows that contain a benchmark item.
 
 A row and an item meet in one of four ways, named by the first that holds:
-exact    the row's question, with or without its choices, has the item's matching key
+exact    the row's question, without the choices that it may list, has the item's matching key
 ngram    the row, its reasoning and answer included, contains at least `min_overlap` of the item's runs of `ngram_size` tokens
 near     question and item have a Jaccard at or above `near.threshold`
 choices  an item too short for a run stands in the question as a whole, with all its choices but one
@@ -12,9 +12,9 @@ guard calls a conflict in dedup is a hit here, unless the texts are short: there
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from pydantic import Field
 
 from medcot.benchmarks import Item
 from medcot.guard import compare
-from medcot.matching import TOKEN, matching_key, shingles
+from medcot.matching import matching_key, shingles, stem, tokens
 from medcot.neardup import KeyParams, near_pairs
 from medcot.params import Params
 from medcot.records import TEXT_FIELDS, Record
@@ -34,7 +34,6 @@ EVERY_WORD = 1_000_000  # strict_below that makes the guard read every word
 MIN_CHOICES = 3  # choices that a short item needs to be told by them
 OPENING = 4  # tokens by which a short item is looked up
 HASHES_AT_ONCE = 2_000_000  # of the rows looked up in one step: it bounds the memory
-_CHOICES = re.compile(r"\s*[(（]?A[.．、:：)）](?=.*[\s(（]B[.．、:：)）]).*", re.DOTALL)
 
 
 class NearParams(Params):
@@ -92,46 +91,47 @@ def find_hits(records: Sequence[Record], items: Sequence[Item], params: Contamin
         return []
     finder = _Finder(records, items, params)
     found: dict[tuple[int, int], tuple[How, float, str]] = {}
-    for row, key, how, similarity, detail in (*finder.exact(), *finder.ngram(), *finder.near(), *finder.choices()):
-        for item in finder.items_of[key]:
-            found.setdefault((row, item), (how, similarity, detail))
+    for row, item, how, similarity, detail in chain(finder.exact(), finder.ngram(), finder.near(), finder.choices()):
+        found.setdefault((row, item), (how, similarity, detail))
     hits = [Hit(records[row].id, items[item], *found[row, item]) for row, item in found]
     return sorted(hits, key=lambda hit: (hit.id, hit.item.key))
 
 
-def without_choices(question: str) -> str:
-    """The question without the choices that it lists at its end, as exam questions do: `A. … B. …`."""
-    return _CHOICES.sub("", question) or question
-
-
-Found = tuple[int, str, How, float, str]
+Found = tuple[int, int, How, float, str]
 
 
 class _Finder:
-    """The matching keys of rows and items; each method yields (row, the item's key, how, similarity, detail)."""
+    """The matching keys of rows and items; each method yields (row, item, how, similarity, detail), the two by their numbers."""
 
     def __init__(self, records: Sequence[Record], items: Sequence[Item], params: ContaminationParams) -> None:
         self.records, self.items, self.params = records, items, params
         self.items_of: dict[str, list[int]] = {}
         for number, item in enumerate(items):
-            self.items_of.setdefault(matching_key(item.text), []).append(number)
+            self.items_of.setdefault(stem(matching_key(item.text)), []).append(number)
         self.item_keys = sorted(self.items_of)
         self.questions = [matching_key(record.question) for record in records]
-        self.stems = [matching_key(without_choices(record.question)) for record in records]
+        self.stems = [stem(key) for key in self.questions]
 
     def exact(self) -> Iterator[Found]:
-        for row, keys in enumerate(zip(self.questions, self.stems, strict=True)):
-            yield from ((row, key, "exact", 1.0, "") for key in sorted(set(keys)) if key in self.items_of)
+        """Equal stems; where both list choices under a short stem such as `which is true?`, the choices must be the same too."""
+        for row, key in enumerate(self.stems):
+            is_short = num_tokens(key) < self.params.ngram_size and key != self.questions[row]
+            for item in self.items_of.get(key, ()):
+                if not is_short or not self.items[item].choices or _lists(self.questions[row], self.items[item].choices):
+                    yield row, item, "exact", 1.0, ""
 
     def ngram(self) -> Iterator[Found]:
         size = self.params.ngram_size
         keys = [key for key in self.item_keys if num_tokens(key) >= size]
         grams = [shingles(key, size) for key in keys]
-        rows = (shingles(matching_key("\n".join(getattr(record, name) for name in TEXT_FIELDS)), size) for record in self.records)
+        rows = (
+            np.unique(np.concatenate([shingles(matching_key(getattr(record, name)), size) for name in TEXT_FIELDS]))
+            for record in self.records
+        )
         for row, number, shared in _shared(rows, grams):
             overlap = shared / len(grams[number])
             if overlap >= self.params.min_overlap:
-                yield row, keys[number], "ngram", overlap, ""
+                yield from ((row, item, "ngram", overlap, "") for item in self.items_of[keys[number]])
 
     def near(self) -> Iterator[Found]:
         near = self.params.near
@@ -141,33 +141,38 @@ class _Finder:
             rows_of.setdefault(key, []).append(row)
         keys = sorted(self.items_of.keys() | rows_of.keys())
         for a, b, similarity in near_pairs(keys, params, self.params.seed):
-            for item, question in ((keys[a], keys[b]), (keys[b], keys[a])):
-                if item not in self.items_of or question not in rows_of:
+            for key, question in ((keys[a], keys[b]), (keys[b], keys[a])):
+                if key not in self.items_of or question not in rows_of:
                     continue
-                kinds = compare(item, question, EVERY_WORD).kinds
-                if not kinds or min(num_tokens(item), num_tokens(question)) >= self.params.case_tokens:
-                    yield from ((row, item, "near", similarity, ", ".join(kinds)) for row in rows_of[question])
+                kinds = compare(key, question, EVERY_WORD).kinds
+                if not kinds or min(num_tokens(key), num_tokens(question)) >= self.params.case_tokens:
+                    pairs = product(rows_of[question], self.items_of[key])
+                    yield from ((row, item, "near", similarity, ", ".join(kinds)) for row, item in pairs)
 
     def choices(self) -> Iterator[Found]:
         """Short items, by their first tokens and then as a whole; without choices they are told by `exact` and `near` alone."""
-        short = [key for key in self.item_keys if OPENING <= num_tokens(key) < self.params.ngram_size]
-        listed = {key: [self.items[i].choices for i in self.items_of[key] if len(self.items[i].choices) >= MIN_CHOICES] for key in short}
-        short = [key for key in short if listed[key]]
-        openings = [shingles(key[: _end(key, OPENING)], OPENING) for key in short]
+        short = [
+            (key, item)
+            for key in self.item_keys
+            if OPENING <= num_tokens(key) < self.params.ngram_size
+            for item in self.items_of[key]
+            if len(self.items[item].choices) >= MIN_CHOICES
+        ]
+        openings = [_opening(key) for key, _ in short]
         for row, number, _ in _shared((shingles(key, OPENING) for key in self.questions), openings):
-            key, question = short[number], self.questions[row]
-            if key in question and any(_lists(question, choices) for choices in listed[key]):
-                yield row, key, "choices", 1.0, ""
+            key, item = short[number]
+            if key in self.questions[row] and _lists(self.questions[row], self.items[item].choices):
+                yield row, item, "choices", 1.0, ""
 
 
 def num_tokens(key: str) -> int:
     """Tokens of a matching key: Han characters, words and numbers."""
-    return sum(1 for _ in TOKEN.finditer(key))
+    return len(tokens(key))
 
 
-def _end(key: str, count: int) -> int:
-    """Where the count-th token of a key ends."""
-    return [match.end() for match in TOKEN.finditer(key)][count - 1]
+def _opening(key: str) -> npt.NDArray[np.uint64]:
+    """The shingle of a key's first tokens."""
+    return shingles(" ".join(tokens(key)[:OPENING]), OPENING)
 
 
 def _lists(question: str, choices: Sequence[str]) -> bool:
