@@ -3,6 +3,9 @@
 The key forgets what does not matter when one case is typed twice: case, width, punctuation, spaces, HTML tags, spellings of a
 unit, Chinese or Arabic numerals before a measure word. It remembers every number with its separators, superscripts of numbers,
 signs, comparisons and negations: 3.5 is not 35, 10⁹ not 109, 5-10 not 510, (+) not (-), ≥ not ≤.
+
+Choices that a text lists at its end (A. … B. … C. …) stand in the key behind the stem, sorted and without their letters: only the
+stem is shingled, so that a question meets its copy without choices, and the guard compares the choices where both list them.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ import html
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
+
+from medcot.folding import fold_scan, fold_signs, fold_units, fold_words, split_choices
+from medcot.kernels import BETWEEN_DIGITS, DIGIT, POINT_BITS, POINT_MASK, SEPARATOR, SINGLE, WORD
 
 HASH_PRIME = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 # Han with its extensions and radicals, kana, bopomofo, hangul: no spaces between words, so each character is a token.
@@ -39,21 +45,7 @@ _SUPERSCRIPT = re.compile("[⁰¹²³⁴-⁹⁺⁻]+")
 _ENCLOSED = re.compile("[¼-¾⅐-⅞①-⒛㈠-㈩㊀-㊉❶-➓]")  # NFKC would glue their digits to a neighbouring number
 
 _ONE_CHARACTER_VARIANTS = str.maketrans("燥粘査−–—―‐‑‒~〜∼≧≦✕╳*μ⁄", "躁黏查----------≥≤×××u/")
-_DIGIT_VALUES = {
-    char: value for value, chars in enumerate(("零〇", "一", "二两", "三", "四", "五", "六", "七", "八", "九")) for char in chars
-}
-_POWERS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
-# 一 before 名, 位, 例 or 个 alone is an article and stays as it is.
-_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万]+(?=年|岁|天|周|日(?!咳)|个?月|个?小时|分钟|秒|次(?!性)|片|粒|支|滴|倍|级|期|型)")
-_AFTER_NUMBER = {
-    "mg": r"毫克|milligrams?", "ug": r"微克|mcg|micrograms?", "kg": r"千克|公斤|kilograms?", "g": r"克(?![氏隆罗拉林雷])|grams?",
-    "ml": r"毫升|millilit(?:er|re)s?", "l": r"升(?![高至到压])|lit(?:er|re)s?", "cm": r"厘米|公分", "mmhg": r"毫米汞柱", "mm": r"毫米",
-    "kpa": r"千帕", "℃": "摄氏度", "h": r"个?小时|hours?|hrs?", "min": r"分钟|minutes?|mins?", "d": r"天|日|days?",
-    "week": r"weeks?|wks?", "month": r"months?", "year": r"years?|yrs?",
-}  # fmt: skip
-_AFTER_SLASH = {"min": r"分钟?|minutes?", "h": r"小时|hours?|hr", "d": r"天|日|days?", "ml": r"毫升", "l": r"升"}
-_UNIT_AFTER_NUMBER = re.compile(rf"(?<=[0-9])\s*(?:{'|'.join(f'({spelling})' for spelling in _AFTER_NUMBER.values())})(?![a-z])")
-_UNIT_AFTER_SLASH = re.compile(rf"/\s*(?:{'|'.join(f'({spelling})' for spelling in _AFTER_SLASH.values())})(?![a-z])")
+CHOICE_MARK = "\x1f"  # before each choice in a key; no text brings one along, since controls become spaces
 
 
 class _Punctuation(dict[int, int]):
@@ -81,18 +73,29 @@ def matching_key(text: str) -> str:
     text = _SUPERSCRIPT.sub(lambda match: _raised(match[0]), text)
     text = _ENCLOSED.sub(lambda match: f" {unicodedata.normalize('NFKC', match[0])} ", text)
     folded = unicodedata.normalize("NFKC", text).lower().translate(_ONE_CHARACTER_VARIANTS)
-    folded = folded.replace("病人", "患者").replace("°c", "℃")
-    return _join(_fold_units(_fold_signs(folded)).translate(_PUNCTUATION)) or text.strip()
+    question, listed = split_choices(fold_words(fold_units(fold_signs(fold_scan(folded.replace("°c", "℃"))))))
+    key = _join(question.translate(_PUNCTUATION)) or text.strip().replace(CHOICE_MARK, " ")
+    return key + "".join(sorted(f"{CHOICE_MARK}{_join(choice.translate(_PUNCTUATION))}" for choice in listed))
+
+
+def stem(key: str) -> str:
+    """A key without the choices behind its stem: what is shingled and aligned."""
+    return key.partition(CHOICE_MARK)[0]
+
+
+def choices(key: str) -> list[str]:
+    """The choices that a key lists, sorted."""
+    return key.split(CHOICE_MARK)[1:]
 
 
 def tokens(key: str) -> list[str]:
-    """A key's tokens: one per Han, kana or hangul character or sign, one per run of other letters and digits."""
-    return TOKEN.findall(key)
+    """The tokens of a key's stem: one per Han, kana or hangul character or sign, one per run of other letters and digits."""
+    return TOKEN.findall(stem(key))
 
 
 def atoms(key: str) -> list[str]:
-    """A key's smallest parts, which the guard aligns: tokens with each digit and separator on its own and letters apart."""
-    return ATOM.findall(key)
+    """The smallest parts of a key's stem, which the guard aligns: tokens with each digit and separator on its own and letters apart."""
+    return ATOM.findall(stem(key))
 
 
 def _raised(chars: str) -> str:
@@ -101,88 +104,96 @@ def _raised(chars: str) -> str:
     return f"^{plain}" if any(char.isdigit() for char in plain) else f"{plain} "
 
 
-def _fold_signs(text: str) -> str:
-    """Keep a superscript's mark after a digit, give ranges one dash, and tell a minus sign from a hyphen."""
-    text = re.sub(r"(?<![0-9)])\^", "", text).replace("^-", "^−")
-    text = re.sub(r"\+\s?/\s?-", "±", text).replace(">=", "≥").replace("<=", "≤")
-    text = re.sub(r"(?<=[0-9])(?:\s*([/x×])\s*|-+|\s+-+\s+)(?=[0-9])", lambda match: {"x": "×", None: "-"}.get(match[1], match[1]), text)
-    text = re.sub(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])", lambda match: match[0].replace(",", ""), text)
-    minus = r"(?<=\()\s*-\s*(?=\))|(?<![0-9-])-(?=[0-9])|(?<=[a-z0-9)])-(?=[\s,;:)、。/]|$)"
-    return re.sub(minus, "−", text)
-
-
-def _fold_units(text: str) -> str:
-    text = _NUMERAL.sub(lambda match: str(_numeral(match[0])), text)
-    after_number, after_slash = list(_AFTER_NUMBER), list(_AFTER_SLASH)
-    text = _UNIT_AFTER_NUMBER.sub(lambda match: after_number[(match.lastindex or 1) - 1], text)
-    text = _UNIT_AFTER_SLASH.sub(lambda match: "/" + after_slash[(match.lastindex or 1) - 1], text)
-    return re.sub(
-        r"(?<=[0-9])\s+(?=(?:[mukn]?g|[mud]?l|[mcn]?m|mmhg|kpa|mmol|umol|iu|u|h|min|d|week|month|year|kg|bpm)(?![a-z]))", "", text
-    )
-
-
-def _numeral(chars: str) -> int:
-    """The value of a Chinese numeral: 十二 is 12, 一百二十 is 120, 二〇二四 is 2024."""
-    if not any(char in _POWERS for char in chars):
-        return int("".join(str(_DIGIT_VALUES[char]) for char in chars))
-    total, section, digit = 0, 0, 0
-    for char in chars:
-        if char == "万":
-            total, section, digit = (total + section + digit) * 10_000, 0, 0
-        elif char in _POWERS:
-            section, digit = section + (digit or 1) * _POWERS[char], 0
-        else:
-            digit = _DIGIT_VALUES[char]
-    return total + section + digit
-
-
 def _join(text: str) -> str:
     parts: list[str] = []
     after_word = False
     for run in _RUN.findall(text):
-        is_word = not _SINGLE[ord(run[0])]
+        is_word = fold_table()[ord(run[0])] >> POINT_BITS != SINGLE
         parts.append(f" {run}" if is_word and after_word else run)
         after_word = is_word
     return "".join(parts)
 
 
-def _single_table() -> npt.NDArray[np.bool_]:
-    table = np.zeros(0x110000, dtype=np.bool_)
+@lru_cache(maxsize=1)
+def fold_table() -> npt.NDArray[np.uint32]:
+    """What the shingles see of each code point: its kind (see medcot/kernels.py) above its folded value, in 0x110000 entries.
+
+    Case, width, compatible forms and variants fold as in the matching key, where they fold to one character. Superscripts and
+    enclosed numbers stay what they are, so that 10⁹ is not 109.
+    """
+    table = np.zeros(0x110000, dtype=np.uint32)
     for low, high in WIDE_RANGES:
-        table[low : high + 1] = True
-    table[[ord(char) for char in SIGNS]] = True
+        table[low : high + 1] = np.arange(low, high + 1, dtype=np.uint32) | np.uint32(SINGLE << POINT_BITS)
+    compatible = ((0x2E80, 0x2FE0), (0x3131, 0x318F), (0xF900, 0xFB00), (0x2F800, 0x2FA20))  # wide, with another form to fold to
+    for point in (*np.flatnonzero(table[:0x20000] == 0).tolist(), *(p for low, high in compatible for p in range(low, high))):
+        if point < 0xD800 or point >= 0xF900:
+            table[point] = _entry(chr(point))
+    for variant, folded in _ONE_CHARACTER_VARIANTS.items():
+        if chr(variant) not in SIGNS:  # a minus sign in a key has been told from a hyphen
+            table[variant] = table[ord(folded) if isinstance(folded, str) else folded]
     return table
 
 
-_SINGLE = _single_table()
+def _entry(char: str) -> int:
+    """One entry of the fold table."""
+    category = unicodedata.category(char)[0]
+    if category in "CZ":
+        return SEPARATOR
+    if _ENCLOSED.match(char):
+        return SINGLE << POINT_BITS | ord(char)
+    full = unicodedata.normalize("NFKC", char).lower()
+    folded = char if _SUPERSCRIPT.match(char) or len(full) != 1 else full
+    if folded in SIGNS or any(low <= ord(folded) <= high for low, high in WIDE_RANGES):
+        kind = SINGLE
+    elif folded in "0123456789":
+        kind = DIGIT
+    elif folded in SEPARATORS:
+        kind = BETWEEN_DIGITS
+    else:
+        kind = WORD if any(unicodedata.category(c)[0] in "LNM" for c in (full if len(full) > 1 else folded)) else SEPARATOR
+    return kind << POINT_BITS | ord(folded)
 
 
-def shingles(key: str, size: int) -> npt.NDArray[np.uint64]:
-    """The sorted, distinct 64-bit hashes of the key's runs of `size` tokens; a shorter key is one shingle.
+def shingles(text: str, size: int) -> npt.NDArray[np.uint64]:
+    """The sorted, distinct 64-bit hashes of the runs of `size` tokens of a matching key, or of a long text as it stands.
 
-    The hash depends on the characters alone: equal on every machine, in every process.
+    The hash depends on the folded characters alone: equal on every machine, in every process.
     """
-    hashes = _token_hashes(key)
+    return np.unique(_shingle_hashes(text, size))
+
+
+def fingerprint(text: str, size: int) -> int:
+    """The sum of a text's shingle hashes: texts with other shingles have, but for chance, other sums."""
+    return int(_shingle_hashes(text, size).sum(dtype=np.uint64))
+
+
+def _shingle_hashes(text: str, size: int) -> npt.NDArray[np.uint64]:
+    """One hash a shingle, in order; a text shorter than a shingle is one."""
+    hashes = _token_hashes(text)
     size = min(size, len(hashes))
     count = len(hashes) - size + 1
     rolled = np.full(count, size, dtype=np.uint64)
     for offset in range(size):
         rolled = rolled * HASH_PRIME + hashes[offset : offset + count]
-    return np.unique(mix(rolled))
+    return mix(rolled)
 
 
-def _token_hashes(key: str) -> npt.NDArray[np.uint64]:
-    """One 64-bit hash a token, in order; a polynomial over its characters."""
-    points = np.frombuffer(key.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    space = points == 0x20
-    word = ~(_SINGLE[points] | space)
-    starts = ~space
+def _token_hashes(text: str) -> npt.NDArray[np.uint64]:
+    """One 64-bit hash a token, in order; a polynomial over its characters. A text without a token is one token, as it stands."""
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    entries = fold_table()[points]
+    kind, folded = entries >> np.uint32(POINT_BITS), entries & np.uint32(POINT_MASK)
+    digit, single = np.pad(kind == DIGIT, 1), kind == SINGLE
+    word = (kind == WORD) | digit[1:-1] | ((kind == BETWEEN_DIGITS) & digit[:-2] & digit[2:])
+    kept = word | single
+    if not kept.any():
+        word, kept, folded = np.ones_like(word), np.ones_like(kept), points
+    starts = kept.copy()
     starts[1:] &= ~(word[1:] & word[:-1])
-    kept = ~space
     first = np.flatnonzero(starts[kept])
     position = np.arange(int(kept.sum())) - np.repeat(first, np.diff(np.append(first, int(kept.sum()))))
     powers = np.full(int(position.max(initial=0)) + 1, HASH_PRIME, dtype=np.uint64).cumprod(dtype=np.uint64)
-    terms = (points[kept].astype(np.uint64) + np.uint64(1)) * powers[position]
+    terms = (folded[kept].astype(np.uint64) + np.uint64(1)) * powers[position]
     return mix(np.add.reduceat(terms, first)) if len(first) else np.zeros(1, dtype=np.uint64)
 
 
@@ -194,17 +205,6 @@ def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def jaccards(sets: Sequence[npt.NDArray[np.uint64]], pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Exact Jaccard similarity, in [0, 1], of each pair (n, 2) of positions in `sets`, which hold shingles.
-
-    The sets in question become rows of a sparse 0/1 matrix over their distinct shingles, so that a product counts what is shared.
-    """
-    used, position = np.unique(pairs, return_inverse=True)
-    if not len(used):
-        return np.zeros(0)
-    lengths = np.array([len(sets[i]) for i in used])
-    vocabulary, columns = np.unique(np.concatenate([sets[i] for i in used]), return_inverse=True)
-    starts = np.concatenate(([0], np.cumsum(lengths)))
-    matrix = csr_matrix((np.ones(len(columns), dtype=np.int32), columns, starts), shape=(len(used), len(vocabulary)))
-    first, second = position.reshape(-1, 2).T
-    shared = np.asarray(matrix[first].multiply(matrix[second]).sum(axis=1)).ravel()
-    return np.asarray(shared / (lengths[first] + lengths[second] - shared))
+    """Exact Jaccard similarity, in [0, 1], of each pair (n, 2) of positions in `sets`, which hold distinct shingles."""
+    shared = [len(np.intersect1d(sets[one], sets[other], assume_unique=True)) for one, other in pairs]
+    return np.array([n / (len(sets[a]) + len(sets[b]) - n) for n, (a, b) in zip(shared, pairs, strict=True)], dtype=np.float64)

@@ -7,7 +7,7 @@ verification of every candidate afterwards (Broder 1997; Leskovec, Rajaraman & U
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -76,15 +76,29 @@ def reliable_from(threshold: float, num_perm: int) -> float:
 
 
 def candidate_pairs(signature: Signatures, bands: int, rows: int) -> Iterator[Pairs]:
-    """Yield every pair of rows that shares a band, as arrays of shape (n, 2) with first < second.
+    """Yield every pair of rows that shares a band; see pairs_in_bands."""
+    return pairs_in_bands(band_keys(signature, bands, rows))
 
-    A pair that shares several bands comes once per chunk, so perhaps more than once in all.
-    """
-    count = len(signature)
-    waiting: list[npt.NDArray[np.int64]] = []
-    total = 0
+
+def band_keys(signature: Signatures, bands: int, rows: int) -> Hashes:
+    """One 64-bit hash a band and row, (bands, n); a collision only adds a candidate, which verification rejects."""
+    keys = np.zeros((bands, len(signature)), dtype=np.uint64)
     for band in range(bands):
-        for first, second in _bucket_pairs(_band_hash(signature[:, band * rows : (band + 1) * rows])):
+        for column in signature[:, band * rows : (band + 1) * rows].T:
+            keys[band] = mix(keys[band] ^ column)
+    return keys
+
+
+def pairs_in_bands(keys: Iterable[Hashes]) -> Iterator[Pairs]:
+    """Yield every pair of rows with equal keys in one band or more, as arrays of shape (n, 2) with first < second.
+
+    keys  one array a band, a key for each row; a pair that shares several bands comes once per chunk, so perhaps more than once in all
+    """
+    waiting: list[npt.NDArray[np.int64]] = []
+    total, count = 0, 1
+    for band in keys:
+        count = max(1, len(band))
+        for first, second in _bucket_pairs(band):
             waiting.append(np.minimum(first, second) * count + np.maximum(first, second))
             total += len(first)
             if total > PAIRS_AT_ONCE:
@@ -97,19 +111,16 @@ def candidate_pairs(signature: Signatures, bands: int, rows: int) -> Iterator[Pa
         yield np.stack(np.divmod(np.unique(np.concatenate(waiting)), count), axis=1)
 
 
-def _band_hash(band: Signatures) -> Hashes:
-    """One 64-bit hash a row; a collision only adds a candidate, which verification rejects."""
-    value = np.zeros(len(band), dtype=np.uint64)
-    for column in band.T:
-        value = mix(value ^ column)
-    return value
-
-
 def _bucket_pairs(keys: Hashes) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """All pairs of positions with equal keys, at most about PAIRS_AT_ONCE of them at a time."""
-    order = np.argsort(keys, kind="stable")
-    ends = np.searchsorted(keys[order], keys[order], side="right")
-    partners = ends - np.arange(len(keys)) - 1  # of each position: those behind it in its bucket
+    # One sort of whole numbers: the position takes the place of a key's lowest bits, whose loss only adds a few candidates.
+    low = np.uint64((1 << max(1, len(keys) - 1).bit_length()) - 1)
+    packed = np.sort((keys & ~low) | np.arange(len(keys), dtype=np.uint64))
+    same = (packed[1:] | low) == (packed[:-1] | low)
+    packed = packed[np.concatenate((same, [False])) | np.concatenate(([False], same))] if len(keys) else packed
+    order, bucket = (packed & low).astype(np.int64), packed | low
+    ends = np.searchsorted(bucket, bucket, side="right")
+    partners = ends - np.arange(len(order)) - 1  # of each position: those behind it in its bucket
     chunk = np.cumsum(partners) // PAIRS_AT_ONCE
     for number in np.unique(chunk[partners > 0]):
         positions = np.flatnonzero((chunk == number) & (partners > 0))

@@ -11,21 +11,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 from rapidfuzz.distance import Indel
 
-from medcot.canaries import plant, summarise
+from medcot.canaries import Canary, plant, summarise
 from medcot.guard import WORDING, Difference, compare
-from medcot.matching import jaccards, matching_key, shingles
-from medcot.minhash import bands_and_rows, candidate_pairs, reliable_from, signatures
+from medcot.matching import CHOICE_MARK, matching_key, stem
+from medcot.minhash import reliable_from
 from medcot.params import Params
 from medcot.records import canonical, short_hash
+from medcot.similarity import Texts, near
 
-SHINGLES_AT_ONCE = 5_000_000  # of the candidates verified in one step: it bounds the memory
+LONG = 1024  # bytes; a longer text says so much that what a key forgets makes little difference to its similarity
 Verdict = Literal["duplicate", "conflict", "similar"]
 
 
@@ -115,37 +116,83 @@ class Result:
         return 1 + max(Counter(removal.related_id for removal in self.removals).values(), default=0) if self.kept else 0
 
 
+def _is_long(text: str) -> bool:
+    """Whether a text is shingled as it stands; one that brings along the mark of a key's choices has to become a key."""
+    size = len(text) if 3 * len(text) < LONG or len(text) >= LONG else len(text.encode("utf-8", "surrogatepass"))
+    return size >= LONG and CHOICE_MARK not in text
+
+
 class KeyIndex:
-    """The distinct matching keys of one column, and which of them are near each other."""
+    """The distinct matching keys of one column, and which of them are near each other.
+
+    A long text is shingled as it stands, and its matching key is made only when another text is near: see LONG.
+    """
 
     def __init__(self, name: str, texts: Sequence[str], params: KeyParams, seed: int, canaries: int = 0) -> None:
         self.name, self.params = name, params
-        by_row = [matching_key(text) for text in texts]
-        self.keys = sorted(set(by_row))
-        number = {key: i for i, key in enumerate(self.keys)}
-        self.of_row = [number[key] for key in by_row]
-        self.near: dict[int, dict[int, float]] = {}
-        planted = plant(self.keys, params.shingle_size, params.threshold, canaries, seed)
+        number: dict[str, int] = {}
+        items = [number.setdefault(text if _is_long(text) else matching_key(text), len(number)) for text in texts]
+        self._forms = list(number)
+        self._keys: dict[int, str] = {}
+        planted = self._plant(canaries, seed)
         found: set[int] = set()
         below: list[float] = []
-        searched = [*self.keys, *(canary.key for canary in planted)]
+        pairs: list[tuple[int, int, float]] = []
+        searched = [*self._forms, *(canary.key for canary in planted)]
         for a, b, similarity in near_pairs(searched, params, seed, reliable_from(params.threshold, params.num_perm)):
-            if b >= len(self.keys):
-                if a == planted[b - len(self.keys)].original:
-                    found.add(b - len(self.keys))
+            if b >= len(self._forms):
+                if a == planted[b - len(self._forms)].original:
+                    found.add(b - len(self._forms))
             elif similarity < params.threshold:
                 below.append(similarity)
             else:
-                self.near.setdefault(a, {})[b] = similarity
-                self.near.setdefault(b, {})[a] = similarity
+                pairs.append((a, b, similarity))
+        node = self._merge({a for a, _, _ in pairs} | {b for _, b, _ in pairs})
+        self.of_row = [node.get(item, item) for item in items]
+        self.near: dict[int, dict[int, float]] = {}
+        for a, b, similarity in pairs:
+            a, b = node[a], node[b]
+            if a != b:  # two typings of one key may differ in their similarity to a third text: the nearer one counts
+                ours, theirs = self.near.setdefault(a, {}), self.near.setdefault(b, {})
+                ours[b] = theirs[a] = max(similarity, ours.get(b, 0.0))
+        self.judged: dict[tuple[int, int], tuple[float, Verdict, Difference]] = {}
         self.search = Search(summarise(planted, found, params.threshold), sorted(below))
+
+    def _plant(self, count: int, seed: int) -> list[Canary]:
+        """Canaries of the forms that are searched; drawn in an order that the rows do not set."""
+        order = sorted(range(len(self._forms)), key=self._forms.__getitem__) if count else []
+        planted = plant([self._forms[i] for i in order], self.params.shingle_size, self.params.threshold, count, seed)
+        return [replace(canary, original=order[canary.original]) for canary in planted]
+
+    def _merge(self, touched: Collection[int]) -> dict[int, int]:
+        """One number for all forms that have the same key, out of those that have a near one."""
+        first: dict[str, int] = {}
+        return {item: first.setdefault(self.key(item), item) for item in sorted(touched)}
+
+    def key(self, number: int) -> str:
+        """The matching key of a text, by its number in of_row."""
+        if number not in self._keys:
+            form = self._forms[number]
+            self._keys[number] = matching_key(form) if _is_long(form) else form
+        return self._keys[number]
+
+    def at(self, threshold: float) -> KeyIndex:
+        """The same index as a search at a higher threshold would have found it; what has been judged is shared."""
+        view = copy(self)
+        view.near = {a: {b: value for b, value in others.items() if value >= threshold} for a, others in self.near.items()}
+        return view
 
     def judge(self, a: int, b: int) -> tuple[float, Verdict, Difference]:
         """Align two near keys: (alignment, verdict, what differs)."""
-        alignment = Indel.normalized_similarity(self.keys[a], self.keys[b])
+        if (a, b) not in self.judged:
+            self.judged[a, b] = self._judge(a, b)
+        return self.judged[a, b]
+
+    def _judge(self, a: int, b: int) -> tuple[float, Verdict, Difference]:
+        alignment = Indel.normalized_similarity(stem(self.key(a)), stem(self.key(b)))
         if alignment < self.params.min_alignment:
             return alignment, "similar", Difference((), ())  # a shared frame; facts that do not face each other cannot contradict
-        difference = compare(self.keys[a], self.keys[b], self.params.strict_below)
+        difference = compare(self.key(a), self.key(b), self.params.strict_below)
         return alignment, "conflict" if difference.kinds else "duplicate", difference
 
 
@@ -155,20 +202,10 @@ def near_pairs(keys: Sequence[str], params: KeyParams, seed: int, floor: float |
     floor  the Jaccard from which pairs are yielded, when it is not the threshold; the bands stay those of the threshold, so that of
            the pairs below it fewer are found the farther they lie below
     """
-    floor = params.threshold if floor is None else floor
-    sets = [shingles(key, params.shingle_size) for key in keys]
-    lengths = np.array([len(values) for values in sets])
-    bands, rows = bands_and_rows(params.threshold, params.num_perm)
-    seen: set[tuple[int, int]] = set()
-    for chunk in candidate_pairs(signatures(sets, params.num_perm, seed), bands, rows):
-        sizes = np.sort(lengths[chunk], axis=1)
-        hopeful = sizes[:, 0] >= floor * sizes[:, 1]  # the smaller set over the larger bounds the Jaccard
-        step = np.cumsum(sizes[hopeful].sum(axis=1)) // SHINGLES_AT_ONCE
-        for block in np.split(chunk[hopeful], np.flatnonzero(np.diff(step)) + 1):
-            for (a, b), similarity in zip(block.tolist(), jaccards(sets, block).tolist(), strict=True):
-                if similarity >= floor and (a, b) not in seen:
-                    seen.add((a, b))
-                    yield a, b, similarity
+    texts, floor = Texts.of(map(stem, keys)), params.threshold if floor is None else floor
+    for pairs, similarity in near(texts, params.shingle_size, params.threshold, params.num_perm, seed, floor):
+        for (a, b), value in zip(pairs.tolist(), similarity.tolist(), strict=True):
+            yield a, b, value
 
 
 def deduplicate(
@@ -197,19 +234,25 @@ def survivors(ids: Sequence[str], indexes: Sequence[KeyIndex], ranks: Sequence[R
     """
     sweep = _Sweep(ids, indexes)
     first_of: dict[int, int] = {}
-    for row in sorted(range(len(ids)), key=lambda row: (ids[row] not in settled, ranks[row])):
+    met = _met(indexes, len(ids))
+    for row in sorted(met, key=lambda row: (ids[row] not in settled, ranks[row])):
         first = first_of.setdefault(indexes[0].of_row[row], row)
         if first == row or ids[row] in settled:
             sweep.visit(row, stays=ids[row] in settled)
         else:
             sweep.copy(row, first)
-    kept = sorted(ids[row] for row in sweep.kept)
     return Result(
-        kept,
+        sorted(ids[row] for row in {*range(len(ids))} - {*met} | {*sweep.kept}),
         sorted(sweep.removed.values(), key=lambda removal: removal.id),
         sorted(sweep.pairs.values(), key=lambda pair: (pair.a, pair.b, pair.key)),
         {index.name: index.search for index in indexes},
     )
+
+
+def _met(indexes: Sequence[KeyIndex], count: int) -> list[int]:
+    """The rows that are equal or near to another by any key; all others stay, whatever their rank."""
+    shared = [Counter(index.of_row) for index in indexes]
+    return [row for row in range(count) if any(of[(n := i.of_row[row])] > 1 or n in i.near for of, i in zip(shared, indexes, strict=True))]
 
 
 class _Sweep:
@@ -268,7 +311,7 @@ class _Sweep:
     def _judge_by(self, number: int, row: int, other: int, similarity: float) -> Pair:
         """Judge in the order of the texts, so that neither ids nor ranks touch the alignment; report in the order of the ids."""
         index = self.indexes[number]
-        one, two = sorted((row, other), key=lambda r: (index.of_row[r], self.ids[r]))
+        one, two = sorted((row, other), key=lambda r: (index.key(index.of_row[r]), self.ids[r]))
         alignment, verdict, difference = index.judge(index.of_row[one], index.of_row[two])
         places, a, b = difference.places, self.ids[one], self.ids[two]
         if a > b:

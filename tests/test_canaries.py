@@ -148,7 +148,7 @@ def test_the_search_finds_them_and_the_real_pairs_are_those_without_them(params:
 
 
 def test_a_search_with_too_few_permutations_is_seen_to_miss_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medcot.neardup.bands_and_rows", lambda threshold, num_perm: (5, 25))  # as others choose them for 0.9
+    monkeypatch.setattr("medcot.similarity.bands_and_rows", lambda threshold, num_perm: (5, 25))  # as others choose them for 0.9
     metrics = KeyIndex("row", corpus(120, 300), ROW, 1, canaries=120).search.canaries
     assert metrics["recall"] < 0.6
     assert metrics["recall_080"] < metrics["recall_095"]

@@ -1,0 +1,120 @@
+"""What two typings of one medical text may write differently, folded: signs, units, numerals, scanned digits, the exam's own words.
+
+Everything here works on lower-case NFKC text and serves the matching key alone; it is never written out as data.
+"""
+
+from __future__ import annotations
+
+import re
+
+_DIGIT_VALUES = {
+    char: value for value, chars in enumerate(("零〇", "一", "二两", "三", "四", "五", "六", "七", "八", "九")) for char in chars
+}
+_POWERS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
+# 一 before 名, 位, 例 or 个 alone is an article and stays as it is.
+_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万]+(?=年|岁|天|周|日(?!咳)|个?月|个?小时|分钟|秒|次(?!性)|片|粒|支|滴|倍|级|期|型)")
+_AFTER_NUMBER = {
+    "mg": r"毫克|milligrams?", "ug": r"微克|mcg|micrograms?", "kg": r"千克|公斤|kilograms?", "g": r"克(?![氏隆罗拉林雷])|grams?",
+    "ml": r"毫升|millilit(?:er|re)s?", "l": r"升(?![高至到压])|lit(?:er|re)s?", "cm": r"厘米|公分", "mmhg": r"毫米汞柱", "mm": r"毫米",
+    "kpa": r"千帕", "℃": "摄氏度", "h": r"个?小时|hours?|hrs?", "min": r"分钟|minutes?|mins?", "d": r"天|日|days?",
+    "week": r"weeks?|wks?", "month": r"months?", "year": r"years?|yrs?",
+}  # fmt: skip
+_AFTER_SLASH = {"min": r"分钟?|minutes?", "h": r"小时|hours?|hr", "d": r"天|日|days?", "ml": r"毫升", "l": r"升"}
+_UNIT_AFTER_NUMBER = re.compile(rf"(?<=[0-9])\s*(?:{'|'.join(f'({spelling})' for spelling in _AFTER_NUMBER.values())})(?![a-z])")
+_UNIT_AFTER_SLASH = re.compile(rf"/\s*(?:{'|'.join(f'({spelling})' for spelling in _AFTER_SLASH.values())})(?![a-z])")
+_UNIT_APART = re.compile(
+    r"(?<=[0-9])\s+(?=(?:[mukn]?g|[mud]?l|[mcn]?m|mmhg|kpa|mmol|umol|iu|u|h|min|d|week|month|year|kg|bpm)(?![a-z]))"
+)
+# 每分钟120次 is 120次/min.
+_PER_MINUTE = re.compile(r"每分钟?\s?([0-9]+(?:-[0-9]+)?)\s?次")
+# A cell count whose superscript was lost: ×109/L can only be ×10⁹/L. 10的9次方 is spelt out.
+_LOST_EXPONENT = re.compile(r"(?<=×10)(3|6|9|1[0-2])(?=/l)")
+_SPELT_EXPONENT = re.compile(r"(?<=10)\s?的\s?([0-9]+)\s?次方")
+# A pressure that is given in both units is one pressure.
+_SECOND_PRESSURE = re.compile(r"(?<=kpa)\s?\([0-9.]+[0-9./-]*\s?mmhg\)|(?<=mmhg)\s?\([0-9.]+[0-9./-]*\s?kpa\)")
+# Scanners read the letter o for a zero inside a number, and l for a one before a decimal point.
+_SCANNED_ZERO = re.compile(r"(?<=[0-9])o(?=[0-9.]|[mku]?g(?![a-z])|[mc]m(?![a-z])|ml(?![a-z])|[%×岁次天])|(?<=[0-9]\.)o(?![a-z])")
+_SCANNED_ONE = re.compile(r"(?<![a-z0-9])[l|](?=\.[0-9])")
+# Two words of the exam for one thing; the short one stands for both. None of them tells one case from another.
+_WORDS = {
+    "病人": "患者", "病员": "患者", "病儿": "患儿", "药物": "药", "男性": "男", "女性": "女", "体格检查": "查体", "体检": "查体",
+    "叙述": "描述", "表述": "描述", "陈述": "描述", "说法": "描述", "论述": "描述", "其它": "其他", "浮肿": "水肿", "罗音": "啰音",
+    "白细胞计数": "白细胞", "白细胞数": "白细胞", "红细胞计数": "红细胞", "红细胞数": "红细胞", "血小板计数": "血小板", "血沉": "红细胞沉降率",
+    "革兰氏": "革兰", "肌注": "肌内注射", "静滴": "静脉滴注", "静注": "静脉注射", "心肌梗塞": "心肌梗死", "脑梗塞": "脑梗死",
+}  # fmt: skip
+_WORD = re.compile("|".join(_WORDS))
+_GRAM = re.compile("(?<![a-z])g([+−-])(?=[菌杆球])")
+_ABBREVIATIONS = {"bp": "血压", "wbc": "白细胞", "rbc": "红细胞", "hb": "血红蛋白", "plt": "血小板", "t": "体温", "p": "脉搏", "r": "呼吸"}
+# Only before a value: T 38℃, P 90次, BP 120/80, WBC 12.5×10⁹.
+_ABBREVIATION = re.compile(
+    r"(?<![a-z0-9])(?:(bp|wbc|rbc|hb|plt)(?=[\s:]*[0-9])|(t)(?=[\s:]*(?:3[4-9]|4[0-2])(?:\.|℃|度))|([pr])(?=[\s:]*[0-9]{1,3}(?:次|/min|bpm)))[\s:]*"
+)
+_CHOICE = re.compile(r"(?<![a-z0-9])\(?([a-h])\s?[.、:)]")
+MIN_CHOICES = 3
+LONGEST_CHOICE = 100  # characters; what follows the last letter and is longer is further text, not a choice
+
+
+def fold_signs(text: str) -> str:
+    """Keep a superscript's mark after a digit, give ranges one dash, and tell a minus sign from a hyphen."""
+    text = re.sub(r"(?<![0-9)])\^", "", text).replace("^-", "^−")
+    text = re.sub(r"\+\s?/\s?-", "±", text).replace(">=", "≥").replace("<=", "≤")
+    text = re.sub(r"(?<=[0-9])(?:\s*([/x×])\s*|-+|\s+-+\s+)(?=[0-9])", lambda match: {"x": "×", None: "-"}.get(match[1], match[1]), text)
+    text = re.sub(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])", lambda match: match[0].replace(",", ""), text)
+    minus = r"(?<=\()\s*-\s*(?=\))|(?<![0-9-])-(?=[0-9])|(?<=[a-z0-9)])-(?=[\s,;:)、。/]|$)"
+    return re.sub(minus, "−", text)
+
+
+def fold_units(text: str) -> str:
+    """Give numerals before a measure word, units and exponents one spelling, and a pressure in two units its first."""
+    text = _NUMERAL.sub(lambda match: str(numeral(match[0])), text)
+    text = _PER_MINUTE.sub(r"\1次/min", text)
+    after_number, after_slash = list(_AFTER_NUMBER), list(_AFTER_SLASH)
+    text = _UNIT_AFTER_NUMBER.sub(lambda match: after_number[(match.lastindex or 1) - 1], text)
+    text = _UNIT_AFTER_SLASH.sub(lambda match: "/" + after_slash[(match.lastindex or 1) - 1], text)
+    text = _LOST_EXPONENT.sub(r"^\1", _SPELT_EXPONENT.sub(r"^\1", text))
+    return _SECOND_PRESSURE.sub("", _UNIT_APART.sub("", text))
+
+
+def fold_scan(text: str) -> str:
+    """Read a scanner's letters inside numbers as the digits they were: 9Og is 90g, l.0cm is 1.0cm."""
+    return _SCANNED_ONE.sub("1", _SCANNED_ZERO.sub("0", text))
+
+
+def fold_words(text: str) -> str:
+    """Write one word for the words that exams use alike, and the word for an abbreviation before its value."""
+    text = _WORD.sub(lambda match: _WORDS[match[0]], text)
+    text = _GRAM.sub(lambda match: "革兰阳性" if match[1] == "+" else "革兰阴性", text)
+    return _ABBREVIATION.sub(lambda match: _ABBREVIATIONS[match[1] or match[2] or match[3]], text)
+
+
+def numeral(chars: str) -> int:
+    """The value of a Chinese numeral: 十二 is 12, 一百二十 is 120, 二〇二四 is 2024."""
+    if not any(char in _POWERS for char in chars):
+        return int("".join(str(_DIGIT_VALUES[char]) for char in chars))
+    total, section, digit = 0, 0, 0
+    for char in chars:
+        if char == "万":
+            total, section, digit = (total + section + digit) * 10_000, 0, 0
+        elif char in _POWERS:
+            section, digit = section + (digit or 1) * _POWERS[char], 0
+        else:
+            digit = _DIGIT_VALUES[char]
+    return total + section + digit
+
+
+def split_choices(text: str) -> tuple[str, list[str]]:
+    """Part a text from the lettered choices at its end, three or more; ("text", []) where it lists none."""
+    marks = list(_CHOICE.finditer(text))
+    starts = [number for number, mark in enumerate(marks) if mark[1] == "a"]
+    if len(marks) < MIN_CHOICES or not starts:
+        return text, []
+    run = [marks[starts[-1]]]
+    for mark in marks[starts[-1] + 1 :]:
+        if ord(mark[1]) == ord(run[-1][1]) + 1:
+            run.append(mark)
+    ends = [*(mark.start() for mark in run[1:]), len(text)]
+    choices = [text[mark.end() : end].strip() for mark, end in zip(run, ends, strict=True)]
+    stem = text[: run[0].start()]
+    if len(run) < MIN_CHOICES or not stem.strip() or len(choices[-1]) > LONGEST_CHOICE or "?" in choices[-1]:
+        return text, []
+    return stem, choices
