@@ -63,9 +63,9 @@ _LINE_EN = (
     r"(?:(?:^|(?<=[\n.;]))\s*(?:[Nn]ame|NAME|[Pp]atient)|[Aa]ttending(?: physician)?|[Rr]eferred by|[Ss]igned(?: by)?|[Dd]ictated by)"
 )
 # What a patient's name needs, on raw text: nearly every text has the word 患者.
-_NAMED = re.compile(
-    rf"{_PATIENT}[\s:：]?[{_SINGLE}{''.join(word[0] for word in _DOUBLE)}].{{1,3}}[，,、(（\s男女性现年因于主自入来首0-9０-９一二三四五六七八九十]"
-)
+_FIRST = _SINGLE + "".join(word[0] for word in _DOUBLE)
+_AFTER = "，,、(（\\s男女性现年因于主自入来首0-9０-９一二三四五六七八九十"
+_NAMED = re.compile(rf"{_PATIENT}[\s:：]?[{_FIRST}].{{1,3}}[{_AFTER}]")
 
 
 def _any(certain: bool) -> Callable[[str, re.Match[str]], bool | None]:

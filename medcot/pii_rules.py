@@ -157,9 +157,8 @@ _INSURANCE = "社保|医保|社会保障|医疗保险|新农合|参合|合作医
 _INSURANCE_EN = rf"{_WORD}(?:(?:insurance|policy|medicare)(?: number| no\.?| id)|social security(?: number| no\.?)?|SSN)"
 _HOME = "住址|地址|家住|现住|居住于|居住在|住在|户籍"
 _WAY = r"(?:street|st|avenue|ave|road|rd|lane|ln|drive|dr|boulevard|blvd)(?![a-z])\.?(?:,? (?:apt|unit|suite)\.? \w+)?"
-_PLACE = (
-    r"(?:(?![在于自从到住往址籍家者人地的为是])[\u4e00-\u9fff]){2,12}(?:省|市|区|县|镇|乡)[\u4e00-\u9fff]{1,12}(?:路|街|道|巷|弄|胡同|村)"
-)
+_TOWN = r"(?:(?![在于自从到住往址籍家者人地的为是])[\u4e00-\u9fff]){2,12}[省市区县镇乡]"
+_ROAD = r"[\u4e00-\u9fff]{1,12}(?:路|街|道|巷|弄|胡同|村)"
 
 VALUE_RULES = [
     _rule("id_number", rf"{_ID_LABEL}{_GAP}(?P<v>\d{{17}}[\dX]|\d{{15}}){_END}", hints="证|id card|identity|national id"),
