@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
-from medcot.neardup import KeyIndex, KeyParams, Pair, Rank, survivors
+from medcot.dedup_file import SEED, key_params, read_source
+from medcot.dedup_params import DedupParams, compared
+from medcot.dedup_params import ranks as record_ranks
+from medcot.errors import DataError
+from medcot.neardup import KeyIndex, KeyParams, Pair, Rank, rank, survivors
+from medcot.params import load_section
+from medcot.records import assign_ids, read_records
+
+NORMALIZED = Path("data/normalized")
+STEPS = (-0.1, -0.05, 0.05, 0.1)  # from the threshold of now, where none are asked for
+MANY_PERMUTATIONS = 512  # for the search below the threshold of now, so that a low threshold does not drown in candidates
 
 
 class Counts(NamedTuple):
@@ -32,6 +43,47 @@ class Column:
     nearest: list[Pair]
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The columns, the threshold of now among them, and by id what a pair's row is called and the text that was compared."""
+
+    current: float
+    columns: list[Column]
+    names: dict[str, str]
+    texts: dict[str, str]
+
+
+def preview_data(key: str, thresholds: Sequence[float]) -> Preview:
+    """Preview the pipeline's own rows in data/normalized, by params.yaml; the key is `question` or `row`."""
+    params = load_section("dedup", DedupParams)
+    records = read_records(NORMALIZED)
+    keys = compared(records, params)
+    if key not in keys:
+        raise DataError("--key", "no key of the pipeline", f"use {' or '.join(sorted(keys))}, or give a FILE", got=key)
+    ids, decided = [record.id for record in records], {record.id for record in records if record.decision}
+    wanted = _check(key, keys[key][1], thresholds)
+    columns = preview(ids, keys, record_ranks(records), params.seed, key, wanted, settled=decided)
+    return Preview(keys[key][1].threshold, columns, {row_id: row_id for row_id in ids}, dict(zip(ids, keys[key][0], strict=True)))
+
+
+def preview_file(file: Path, key: str, thresholds: Sequence[float]) -> Preview:
+    """Preview one file as `medcot dedup FILE` compares it; rows are called by their place among those that are compared, from 1."""
+    source, params = read_source(file, [key]), key_params(key, {})
+    ids, texts = assign_ids(source.hashes), source.texts[key]
+    joined = ["\n".join(parts) for parts in texts]
+    ranks = [rank(parts, row_id) for parts, row_id in zip(texts, ids, strict=True)]
+    columns = preview(ids, {key: (joined, params)}, ranks, SEED, key, _check(key, params, thresholds))
+    return Preview(params.threshold, columns, {row_id: f"#{i}" for i, row_id in enumerate(ids, 1)}, dict(zip(ids, joined, strict=True)))
+
+
+def _check(key: str, params: KeyParams, thresholds: Sequence[float]) -> list[float]:
+    """The thresholds that are asked for, else some around the one of now, and that one; DataError for one out of bounds."""
+    around = [value for step in STEPS if 0 < (value := round(params.threshold + step, 4)) <= 1]
+    for value in thresholds:
+        key_params(key, {"threshold": value})
+    return sorted({*(thresholds or around), params.threshold})
+
+
 def preview(
     ids: Sequence[str],
     keys: Mapping[str, tuple[Sequence[str], KeyParams]],
@@ -47,8 +99,11 @@ def preview(
     The search at the lowest threshold finds at least CANDIDATE_RECALL of the pairs at any of them.
     """
     wanted = sorted(set(thresholds))
-    lowered = {key: params.model_copy(update={"threshold": wanted[0]}) if key == name else params for key, (_, params) in keys.items()}
-    indexes = [KeyIndex(key, texts, lowered[key], seed) for key, (texts, _) in keys.items()]
+    searched = {key: params for key, (_, params) in keys.items()}
+    if wanted[0] != (params := searched[name]).threshold:
+        changed = {"threshold": wanted[0], "num_perm": max(params.num_perm, MANY_PERMUTATIONS)}
+        searched[name] = params.model_copy(update=changed)
+    indexes = [KeyIndex(key, texts, searched[key], seed) for key, (texts, _) in keys.items()]
     columns = []
     for threshold in wanted:
         result = survivors(ids, [index.at(threshold) if index.name == name else index for index in indexes], ranks, settled)
