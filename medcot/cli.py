@@ -14,11 +14,13 @@ from collections.abc import Sequence
 
 from medcot.stage import Terminated, report
 from medcot.verbs_dedup import add_dedup
+from medcot.verbs_ledger import add_ledger
 from medcot.verbs_model import add_export
+from medcot.verbs_preview import add_dedup_preview
 from medcot.verbs_sweep import add_sweep
 from medcot.verbs_why import add_why
 
-VERBS = (add_dedup, add_why, add_sweep, add_export)
+VERBS = (add_dedup, add_dedup_preview, add_why, add_ledger, add_sweep, add_export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

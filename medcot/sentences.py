@@ -99,9 +99,14 @@ _GROUPS = {
 }
 
 
+def show(event: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the ledger as it may be shown: its detail masked, and without control characters."""
+    return {**event, "detail": event["detail"] and printable(masked(event["detail"]))}
+
+
 def sentence(event: Mapping[str, Any]) -> Sentence:
-    """Say what a row of the ledger means; personal data in what it quotes is masked."""
-    values = {name: "" if value is None else printable(masked(str(value))) for name, value in event.items()}
+    """Say what a row of the ledger means."""
+    values = {name: "" if value is None else printable(str(value)) for name, value in show(event).items()}
     values["similarity"] = "" if event["similarity"] is None else f"{event['similarity']:.2f}"
     frame = (
         FRAMES.get(event["rule"]) or FRAMES.get(event["action"]) or Sentence("{action}: {why} ({detail}).", "{action}：{why}（{detail}）。")

@@ -21,7 +21,7 @@ from medcot.normalize_params import NormalizeParams
 from medcot.params import load_section
 from medcot.pii import Numbering, mask
 from medcot.records import TEXT_FIELDS, RawRecord, is_public
-from medcot.sentences import Sentence, sentence
+from medcot.sentences import Sentence, sentence, show
 from medcot.textdiff import Segment, diff
 
 RAW, NORMALIZED = Path("data/raw"), Path("data/normalized")
@@ -68,7 +68,7 @@ class Story:
 def tell(record_id: str) -> Story:
     """Gather the story of one record, whose id is in the ledger."""
     events = read_ledger().filter(pl.col("id") == record_id).sort("seq").collect().to_dicts()
-    return _Teller(record_id, events).story()
+    return _Teller(record_id, [show(event) for event in events]).story()
 
 
 class _Teller:

@@ -66,9 +66,9 @@ def list_examples(args: argparse.Namespace) -> None:
     if args.n < 1:
         raise DataError("medcot why -n", "at least one record must be asked for", "give 1 or more", got=args.n)
     from medcot.lookup import examples
-    from medcot.sentences import sentence
+    from medcot.sentences import sentence, show
 
-    events = examples(args.rule, args.n, args.seed)
+    events = [show(event) for event in examples(args.rule, args.n, args.seed)]
     if args.json:
         print(json.dumps([{**event, "sentence": sentence(event)._asdict()} for event in events], ensure_ascii=False, indent=2))
         return
