@@ -8,12 +8,14 @@ change no verdict on a real row, and they exist in memory only: nothing of them 
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
+from zlib import crc32
 
 import numpy as np
 
@@ -50,52 +52,52 @@ def levels(threshold: float) -> list[float]:
 def plant(keys: Sequence[str], shingle_size: int, threshold: float, count: int, seed: int) -> list[Canary]:
     """Make up to `count` canaries of as many keys, drawn at random; a key too short for an edit above the threshold gives none.
 
-    keys  distinct matching keys in an order that depends on nothing but them
+    keys  distinct texts as they are searched; their order changes nothing but the numbers of the originals
     """
-    generator = random.Random(seed)
     aims = levels(threshold)
-    drawn = generator.sample(range(len(keys)), min(count, len(keys))) if aims else []
+    drawn = heapq.nsmallest(count if aims else 0, range(len(keys)), key=lambda position: _draw(keys[position], seed))
     pool = [token for position in drawn for token in tokens(keys[position])]
+    generator = random.Random(seed)
     planted = []
     for number, position in enumerate(drawn):
         style: Style = "block" if number // len(aims) % 2 else "scattered"
-        words, level = tokens(keys[position]), number % len(aims)
         # A single token may be too much for a high aim: then the next lower one.
-        copies = (_edit(words, pool, shingle_size, aim, style, generator) for aim in reversed(aims[: level + 1]))
+        lower = reversed(aims[: number % len(aims) + 1])
+        copies = (_edit(keys[position], pool, shingle_size, aim, style, generator) for aim in lower)
         if copy := next((copy for copy in copies if copy), None):
             planted.append(Canary(position, *copy, style))
     return planted
 
 
-def _edit(
-    words: list[str], pool: Sequence[str], shingle_size: int, aim: float, style: Style, generator: random.Random
-) -> tuple[str, float] | None:
-    """The copy with the most tokens overwritten that still has this similarity, and the similarity; None when one is too many."""
-    places = list(range(len(words)))
+def _draw(key: str, seed: int) -> tuple[int, str]:
+    """A number that shuffles by the seed and depends on the text alone; of its two ends, which is enough and costs little."""
+    return crc32(f"{key[:32]}{len(key)}{key[-32:]}".encode("utf-8", "surrogatepass"), seed), key
+
+
+def _edit(key: str, pool: Sequence[str], shingle_size: int, aim: float, style: Style, generator: random.Random) -> tuple[str, float] | None:
+    """A copy that is at least this similar, and not much more, with its similarity; None when one token is too many."""
+    words, source = tokens(key), shingles(key, shingle_size)
+    spoilt = int(len(source) * (1 - aim) / (1 + aim))  # of n shingles x are replaced: the Jaccard is (n - x) / (n + x)
+    number = min(len(words), max(1, spoilt - shingle_size + 1 if style == "block" else spoilt // shingle_size))
+    others = generator.choices(pool, k=number)
+    places: Sequence[int]
     if style == "block":
-        start = generator.randrange(len(words)) if words else 0
-        places = places[start:] + places[:start][::-1]  # from a place to the end, then on to the left
+        start = generator.randrange(len(words) - number + 1)
+        places = range(start, start + number)
     else:
-        generator.shuffle(places)
-    source = shingles(" ".join(words), shingle_size)
-    most = min(len(words), int(len(source) * (1 - aim) / (1 + aim)) + shingle_size)  # each token spoils one shingle or more
-    others = generator.choices(pool, k=most)
-
-    def edited(number: int) -> tuple[str, float]:
+        places = generator.sample(range(len(words)), number)
+    while number:
         changed = words.copy()
-        for place, other in zip(places[:number], others, strict=False):
+        for place, other in zip(places[:number], others[:number], strict=True):
             changed[place] = other
-        key = " ".join(changed)
-        copy = shingles(key, shingle_size)
+        edited = " ".join(changed)
+        copy = shingles(edited, shingle_size)
         shared = len(np.intersect1d(source, copy, assume_unique=True))
-        return key, shared / (len(source) + len(copy) - shared)
-
-    low, high = 0, most + 1  # bisection: `low` tokens may be overwritten, `high` are too many
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if edited(middle)[1] >= aim else (low, middle)
-    key, similarity = edited(low)
-    return (key, similarity) if similarity < 1 else None
+        similarity = shared / (len(source) + len(copy) - shared)
+        if similarity >= aim:
+            return (edited, similarity) if similarity < 1 else None
+        number = number * 3 // 4
+    return None
 
 
 def summarise(planted: Sequence[Canary], found: Collection[int], threshold: float) -> dict[str, float | int]:

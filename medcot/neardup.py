@@ -12,19 +12,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import Field
 from rapidfuzz.distance import Indel
 
-from medcot.canaries import Canary, plant, summarise
+from medcot.canaries import plant, summarise
+from medcot.engine import find
 from medcot.guard import WORDING, Difference, compare
 from medcot.matching import CHOICE_MARK, matching_key, stem
 from medcot.minhash import reliable_from
 from medcot.params import Params
 from medcot.records import canonical, short_hash
-from medcot.similarity import Texts, near
+from medcot.similarity import Texts
 
 LONG = 1024  # bytes; a longer text says so much that what a key forgets makes little difference to its similarity
 Verdict = Literal["duplicate", "conflict", "similar"]
@@ -134,7 +135,7 @@ class KeyIndex:
         items = [number.setdefault(text if _is_long(text) else matching_key(text), len(number)) for text in texts]
         self._forms = list(number)
         self._keys: dict[int, str] = {}
-        planted = self._plant(canaries, seed)
+        planted = plant(self._forms, params.shingle_size, params.threshold, canaries, seed)
         found: set[int] = set()
         below: list[float] = []
         pairs: list[tuple[int, int, float]] = []
@@ -157,12 +158,6 @@ class KeyIndex:
                 ours[b] = theirs[a] = max(similarity, ours.get(b, 0.0))
         self.judged: dict[tuple[int, int], tuple[float, Verdict, Difference]] = {}
         self.search = Search(summarise(planted, found, params.threshold), sorted(below))
-
-    def _plant(self, count: int, seed: int) -> list[Canary]:
-        """Canaries of the forms that are searched; drawn in an order that the rows do not set."""
-        order = sorted(range(len(self._forms)), key=self._forms.__getitem__) if count else []
-        planted = plant([self._forms[i] for i in order], self.params.shingle_size, self.params.threshold, count, seed)
-        return [replace(canary, original=order[canary.original]) for canary in planted]
 
     def _merge(self, touched: Collection[int]) -> dict[int, int]:
         """One number for all forms that have the same key, out of those that have a near one."""
@@ -203,7 +198,7 @@ def near_pairs(keys: Sequence[str], params: KeyParams, seed: int, floor: float |
            the pairs below it fewer are found the farther they lie below
     """
     texts, floor = Texts.of(map(stem, keys)), params.threshold if floor is None else floor
-    for pairs, similarity in near(texts, params.shingle_size, params.threshold, params.num_perm, seed, floor):
+    for pairs, similarity in find(texts, params.shingle_size, params.threshold, params.num_perm, seed, floor):
         for (a, b), value in zip(pairs.tolist(), similarity.tolist(), strict=True):
             yield a, b, value
 
