@@ -18,8 +18,8 @@ TIMEOUT = 60.0  # seconds for one answer; a busy machine is slow
 
 
 def find_browser() -> str | None:
-    """The Chromium of this machine: `MEDCOT_CHROMIUM`, or one on the path."""
-    return os.environ.get("MEDCOT_CHROMIUM") or next((path for name in NAMES if (path := shutil.which(name))), None)
+    """The Chromium of this machine, if it has one."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Browser:

@@ -37,10 +37,12 @@ DOCUMENTS = [*READMES, *FURTHER[ENGLISH], *FURTHER[CHINESE], "CONTRIBUTING.md", 
 CLASSES = {
     "download": ("stages.download", "DownloadParams"),
     "normalize": ("stages.normalize", "NormalizeParams"),
-    "dedup": ("stages.dedup", "DedupParams"),
+    "dedup": ("medcot.dedup_params", "DedupParams"),
+    "decontaminate": ("stages.decontaminate", "DecontaminateParams"),
     "model": ("medcot.model_params", "ModelParams"),
     "base": ("stages.base", "BaseParams"),
     "convert": ("stages.convert", "ConvertParams"),
+    "curation": ("stages.curation", "CurationParams"),
     "evaluate": ("medcot.evaluation", "EvaluateParams"),
     "train": ("medcot.train_params", "TrainParams"),
 }

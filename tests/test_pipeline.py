@@ -14,6 +14,7 @@ DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf
 STAGES: dict[str, Any] = DVC["stages"]
 # Written in case of failure only, so DVC must not expect them.
 EVIDENCE = "data/ledger/failed/"
+PAGE_FILES = "medcot/page_files"  # part of medcot/page.py, which reads them beside itself
 # A base that this machine has not got is fetched, and then compared with the hashes on its record: the hub's client delivers those
 # very bytes or fails. Were it a dep, a word in one of its error messages would train a model of billions of parameters again.
 FETCHES = {"medcot/weights.py": {"medcot/hub_model.py"}}
@@ -73,7 +74,7 @@ def below(path: str, parents: list[str]) -> bool:
 
 
 def test_the_stages_stand_in_the_order_of_the_story() -> None:
-    assert list(STAGES) == ["download", "normalize", "dedup", "decontaminate", "base", "convert", "train", "evaluate_base", "evaluate"]
+    assert list(STAGES) == ["download", "normalize", "dedup", "decontaminate", "base", "convert", "curation", "train", "evaluate_base", "evaluate"]
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -96,7 +97,7 @@ def test_deps_hold_every_module_that_the_stage_imports(name: str) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_every_path_that_the_stage_names_is_declared_and_the_reverse(name: str) -> None:
     stage = STAGES[name]
-    declared = [*outs_of(stage), *metrics_of(stage), *(dep for dep in stage["deps"] if not dep.endswith(".py"))]
+    declared = [*outs_of(stage), *metrics_of(stage), *(dep for dep in stage["deps"] if not dep.endswith(".py") and dep != PAGE_FILES)]
     named = {path for path in path_literals(f"stages/{name}.py") if not path.startswith(EVIDENCE)}
     assert sorted(path for path in named if not below(path, declared)) == []
     assert sorted(path for path in declared if not below(path, sorted(named))) == []
@@ -120,6 +121,11 @@ def test_every_dep_is_a_source_or_the_output_of_an_earlier_stage() -> None:
         for dep in stage["deps"]:
             assert below(dep, made) or (ROOT / dep).exists(), dep
         made += outs_of(stage)
+
+
+def test_the_curators_page_depends_on_its_template_and_swallows_no_decisions() -> None:
+    assert PAGE_FILES in STAGES["curation"]["deps"]
+    assert outs_of(STAGES["curation"]) == ["data/curation/curation.html"]
 
 
 def test_the_base_arm_does_not_depend_on_training() -> None:
@@ -152,7 +158,7 @@ def test_a_core_module_never_imports_a_stage(path: str) -> None:
     assert not [name for name in local_imports(path) if name.startswith("stages/")]
 
 
-@pytest.mark.parametrize("name", ["download", "normalize", "dedup", "decontaminate", "convert"])
+@pytest.mark.parametrize("name", ["download", "normalize", "dedup", "decontaminate", "convert", "curation"])
 def test_data_stages_import_no_model_library(name: str) -> None:
     for module in import_closure(f"stages/{name}.py"):
         top = {n.module.split(".")[0] for n in syntax(module).body if isinstance(n, ast.ImportFrom) and n.module}

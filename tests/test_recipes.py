@@ -19,7 +19,7 @@ from medcot.params import Params, load_section, parse_section, read_params
 from medcot.stage import run_stage
 from medcot.sweep import check_params, read_sweep
 from medcot.train_params import TrainParams
-from stages import base, convert, decontaminate, dedup, download, evaluate, evaluate_base, normalize, train
+from stages import base, convert, curation, decontaminate, dedup, download, evaluate, evaluate_base, normalize, train
 
 RECIPES = ("eight_versions", "guide_7b", "medcot_7b", "qwen3_1_7b", "deepdoctor_8b")
 SWEEPS = ("eight_versions", "demo")
@@ -31,6 +31,7 @@ CLASSES: dict[str, type[Params]] = {
     "model": ModelParams,
     "base": base.BaseParams,
     "convert": convert.ConvertParams,
+    "curation": curation.CurationParams,
     "evaluate": EvaluateParams,
     "train": TrainParams,
 }
