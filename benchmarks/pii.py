@@ -48,7 +48,7 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return centre - half, centre + half
 
 
 def read_cases(half: str = "all") -> list[dict[str, Any]]:
@@ -85,7 +85,8 @@ def table(scores: dict[str, Score]) -> str:
         low, high = wilson(score.found, score.found + score.wrong)
         low_r, high_r = wilson(score.found, score.found + score.missed)
         places = score.found + score.missed
-        lines.append(f"| {kind} | {places} | {score.precision:.3f} [{low:.2f}, {high:.2f}] | {score.recall:.3f} [{low_r:.2f}, {high_r:.2f}] |")
+        precision, recall = f"{score.precision:.3f} [{low:.2f}, {high:.2f}]", f"{score.recall:.3f} [{low_r:.2f}, {high_r:.2f}]"
+        lines.append(f"| {kind} | {places} | {precision} | {recall} |")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ _SINGLE = (
     "王李张刘陈杨黄赵吴周徐孙马朱胡郭何高林郑谢罗梁宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭陆汪范"
     "金石廖贾夏韦付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严覃武戴莫孔向汤温康施文牛樊葛邢安齐易乔伍庞颜倪庄聂"
     "章鲁岳翟殷詹申欧耿关兰焦俞左柳甘祝包宁尚符舒阮柯纪梅童凌毕单季裴霍涂成苗谷曲盛冉翁蓝路游靳管柴蒙鲍华喻祁房蒲滕解牟艾常"
-    "尤卫阳时穆农司古吉缪简车项连芦麦褚娄窦戚岑景党宫费卜冷晏席闵虞宗隋"
+    "尤卫阳时穆农司古吉缪简车项连芦麦褚娄窦戚岑景党宫费卜冷晏席闵虞宗隋粟佟查佘郜阚巩邬敖屈甄储"
 )
 _DOUBLES = "欧阳 司马 上官 诸葛 司徒 皇甫 尉迟 长孙 慕容 夏侯 东方 令狐 公孙 轩辕 宇文 端木 南宫 闻人"
 _DOUBLE = tuple(_DOUBLES.split())
@@ -25,7 +25,7 @@ _NOT_GIVEN = (
     "的了着过是有无不没在和与及或而且但因为由于从到对把被将会能可要应该须需者们这那哪何什么怎几多少高低重轻急慢时日年前后上下"
     "左右内外间热冷寒痛痒胀肿疼血尿便痰咳吐泻汗晕胸腹头颈背腰肢手足脚眼耳鼻口舌喉皮肤骨肝胆脾胃肺肾肠膀胱脑神经压脉搏呼吸"
     "病症炎癌瘤疮疹疸染毒伤折裂药针术治疗检查验测量服用食饮睡眠醒识言语质型期级度率值数细胞菌体液素酸酶带苔色脓疡囊腺"
-    "管障碍减退增加疾患医院科室就诊入住感觉出现发作诉某先生女士性氏等每次约仅只也都还又再很最较更呈示见伴身围径力膜腔"
+    "管障碍减退增加疾患医院科室就诊入住感觉出现发作诉某先生女士性氏等每次约仅只也都还又再很最较更呈示见伴身围径膜腔腿顶圈匙裔镜片剂"
     "规当即均既从始终未已刚如虽然否则遂按随此其它他她我你您谁籍侧龄状"
 )
 # Words that begin with a surname and could be a name by their characters.
@@ -37,7 +37,7 @@ _WORDS = (
     "汤剂 沙哑 海南 温和 温州 温暖 温热 游泳 游走 焦虑 焦躁 甘肃 田间 申报 申明 申请 白天 白昼 白领 盛夏 石棉 石油 石膏 程序 章节 "
     "童年 简单 管床 管理 纪录 罗音 苏州 苗族 苗条 蒙古 解便 解决 解痉 解释 解除 许久 许可 谢绝 谷丙 谷草 费力 费劲 贺州 路人 车床 "
     "车祸 连夜 连日 连续 连连 郑州 金属 金黄 阳光 阳台 阳春 陈旧 陈述 雷击 雷诺 霍乱 项目 顾虑 马上 高中 高位 高兴 高危 高大 高度 "
-    "高空 高级 鲁莽 麻醉 黄昏 齐齐 龙华 龙岩 喻嘉言"
+    "高空 高级 鲁莽 麻醉 黄昏 齐齐 龙华 龙岩 喻嘉言 张力 压力 马力 "
 )
 _STOP = frozenset(_WORDS.split())
 _BAD = re.compile(f"[{_NOT_GIVEN}×*]")
@@ -62,10 +62,13 @@ _LABEL_EN = r"(?:[Pp]atient(?:'s)?(?: [Ff]ull)? [Nn]ame|[Nn]ame of (?:the )?[Pp]
 _LINE_EN = (
     r"(?:(?:^|(?<=[\n.;]))\s*(?:[Nn]ame|NAME|[Pp]atient)|[Aa]ttending(?: physician)?|[Rr]eferred by|[Ss]igned(?: by)?|[Dd]ictated by)"
 )
-# What a patient's name needs, on raw text: nearly every text has the word 患者.
+# What such names need in raw text, for nearly every text has the words 患者 and 医生.
 _FIRST = _SINGLE + "".join(word[0] for word in _DOUBLE)
 _AFTER = "，,、(（\\s男女性现年因于主自入来首0-9０-９一二三四五六七八九十"
 _NAMED = re.compile(rf"{_PATIENT}[\s:：]?[{_FIRST}].{{1,3}}[{_AFTER}]")
+_COLON = re.compile(rf"{_SIGNED}(?:姓名)?\s?[:：]")
+_TITLED = re.compile(rf"{_ROLE}\s?[{_FIRST}]")
+_BEFORE = re.compile(rf"[{_FIRST}].{{1,2}}(?:副?主任|主治|住院)?(?:医生|医师|大夫|护士|教授)")
 
 
 def _any(certain: bool) -> Callable[[str, re.Match[str]], bool | None]:
@@ -85,8 +88,8 @@ def _is_name(name: str) -> bool:
 NAME_RULES = [
     Rule("name", rf"姓\s?名\s?[:(\s]\s?(?P<v>{_HAN}{{2,4}}(?:·{_HAN}{{1,6}})?)(?=[，,。.;、)\s]|$|性别|年龄|男|女)", _any(True), "姓"),
     Rule("name", rf"姓名{_NAME}(?=[，,。.;、\s]|$|性别|年龄|男|女)", _chinese(True), "姓名"),
-    Rule("name", rf"{_SIGNED}(?:姓名)?\s?:\s?{_NAME}{_END}", _chinese(True), "医|护|人|签|记录|主刀|者:|者：|审核|家属"),
-    Rule("name", rf"{_ROLE}{_NAME}{_END}", _chinese(True), "医师|医生|护士"),
+    Rule("name", rf"{_SIGNED}(?:姓名)?\s?:\s?{_NAME}{_END}", _chinese(True), form=_COLON),
+    Rule("name", rf"{_ROLE}\s?{_NAME}{_END}", _chinese(True), form=_TITLED),
     Rule("name", rf"{_PATIENT}\s?:?\s?{_NAME}{_ABOUT}", _chinese(True), form=_NAMED),
     Rule("name", rf"{_PATIENT}\s?{_NAME}(?=因|于[0-9]|主诉|自述|入院|来院|来诊|首诊)", _chinese(False), form=_NAMED),
     Rule("name", rf"(?:我叫|我的名字是){_NAME}{_STOP_MARK}", _chinese(True), "我叫|我的名字是"),
@@ -96,11 +99,11 @@ NAME_RULES = [
         "name",
         rf"(?:^|[，。;、\s(由请经向找]){_NAME}(?=(?:副?主任|主治|住院)?(?:医生|医师|大夫|护士长?|教授))",
         _chinese(False),
-        "医生|医师|大夫|护士|教授",
+        form=_BEFORE,
     ),
     Rule("name", rf"{_LABEL_EN}\s?:?\s?{_ENGLISH}", _any(True), "patient name|patient's|patient full|name of|next of kin"),
     Rule("name", rf"{_LINE_EN}\s?:\s?{_ENGLISH}", _any(True), "name:|name：|patient:|attending|referred by|signed|dictated by"),
     Rule("name", rf"(?:patient|man|woman|boy|girl|male|female|child),? (?:is )?(?:named|called) {_ENGLISH}", _any(True), "named |called "),
     Rule("name", rf"[Mm]y name is {_ENGLISH}", _any(True), "my name is"),
-    Rule("name", r"(?<![A-Za-z])(?:Mr|Mrs|Ms)\.? (?P<v>[A-Z][a-z]+(?: [A-Z]\.)? [A-Z][a-z]+)(?![a-z])", _any(False), "mr|ms"),
+    Rule("name", r"(?<![A-Za-z])(?:Mr|Mrs|Ms)\.? (?P<v>[A-Z][a-z]+(?: [A-Z]\.)? [A-Z][a-z]+)(?![a-z])", _any(False), "mr.|mr |mrs|ms.|ms "),
 ]

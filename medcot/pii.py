@@ -84,6 +84,9 @@ _FOLD = (
     | {0x3000: ord(" "), 0xA0: ord(" ")}
 )
 del _FOLD[ord("，")]  # a full stop of Chinese text is none of these, and its comma is told apart from that of numbers
+_RULES = (*VALUE_RULES, *NAME_RULES)
+_HINTS = re.compile("|".join(re.escape(word) for rule in _RULES if rule.hints for word in rule.words))
+_FORMS = tuple(dict.fromkeys(rule.form for rule in _RULES if rule.form))
 _HAN = re.compile("[\u4e00-\u9fff]")
 _WORDS_IN_USE = "|".join(word for pair in _PLACEHOLDERS.values() for word in pair)
 _PLACEHOLDER = re.compile(rf"\[({_WORDS_IN_USE})(\d{{1,9}})\]")
@@ -99,29 +102,40 @@ def find_all(texts: Sequence[str]) -> list[list[Hit]]:
     rules = [_candidates(text) for text in texts]
     if not any(rules):
         return [[] for _ in texts]
-    flats = [_PLACEHOLDER.sub(lambda match: "\0" * len(match.group()), text.translate(_FOLD)) for text in texts]
-    found = [list(_search(flat, some)) for flat, some in zip(flats, rules, strict=True)]
-    known = {flat[hit.start : hit.end]: hit.kind for flat, hits in zip(flats, found, strict=True) for hit in hits if hit.certain}
-    for flat, hits in zip(flats, found, strict=True):
-        hits.extend(_repeats(flat, known))
-    return [_merge(hits) for hits in found]
+    flats = [_PLACEHOLDER.sub(_blank, text.translate(_FOLD)) for text in texts]
+    found: list[list[Hit]] = [[] for _ in texts]
+    while any(new := _search(flats, rules)):  # again, because a number that stood beside a hit is parted from it once that is masked
+        for i, hits in enumerate(new):
+            found[i] += hits
+            for hit in hits:
+                flats[i] = flats[i][: hit.start] + "\0" * (hit.end - hit.start) + flats[i][hit.end :]
+    return [sorted(hits, key=lambda hit: hit.start) for hits in found]
+
+
+def _blank(match: re.Match[str]) -> str:
+    return "\0" * len(match.group())
 
 
 def _candidates(text: str) -> list[Rule]:
     """The rules that may find something, by what is cheap to see in the raw text: most rules can be left out of most texts."""
     lower = text.lower()
-    forms: dict[re.Pattern[str] | None, bool] = {None: True}
-    rules = []
-    for rule in (*VALUE_RULES, *NAME_RULES):
-        if any(word in lower for word in rule.words):
-            if rule.form not in forms and rule.form:
-                forms[rule.form] = bool(rule.form.search(text))
-            if forms[rule.form]:
-                rules.append(rule)
-    return rules
+    hinted = _HINTS.search(lower)
+    forms = {form: bool(form.search(text)) for form in _FORMS}
+    return [
+        rule
+        for rule in _RULES
+        if (forms[rule.form] if rule.form else hinted) and (not rule.hints or any(word in lower for word in rule.words))
+    ]
 
 
-def _search(flat: str, rules: Sequence[Rule]) -> Iterator[Hit]:
+def _search(flats: Sequence[str], rules: Sequence[Sequence[Rule]]) -> list[list[Hit]]:
+    """One look at every text of a record."""
+    found = [list(_matches(flat, some)) for flat, some in zip(flats, rules, strict=True)]
+    known = {flat[hit.start : hit.end]: hit.kind for flat, hits in zip(flats, found, strict=True) for hit in hits if hit.certain}
+    return [_merge([*hits, *_repeats(flat, known)]) for flat, hits in zip(flats, found, strict=True)]
+
+
+def _matches(flat: str, rules: Sequence[Rule]) -> Iterator[Hit]:
     for rule in rules:
         for match in rule.search.finditer(flat):
             certain = rule.judge(flat, match)

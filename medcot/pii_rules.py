@@ -39,14 +39,14 @@ class Rule:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The hints as a tuple; the empty word is in every text."""
+        """The hints as a tuple."""
         return tuple(self.hints.split("|"))
 
 
 _PROVINCES = frozenset((*range(11, 16), *range(21, 24), *range(31, 38), *range(41, 47), *range(50, 55), *range(61, 66), 71, 81, 82, 83))
 # A number after one of these words is a code, and one before one of these units a quantity.
 _CODE = re.compile(
-    r"(?:批号|货号|条码|条形码|编号|序列号|订单号?|流水号|准字|专利号?|注册证?号?|备案号?|登录号|基因|版本|标准|学号|doi|pmid|pmcid|isbn|issn|nct"
+    r"(?:批号|货号|条码|条形码|编号|序列号|订单号?|流水号|准字|专利号?|注册证?号?|备案号?|登录号|基因|版本|标准|学号|第|probe|(?<![a-z])id|doi|pmid|pmcid|isbn|issn|nct"
     r"|chictr|isrctn|gsm|gse|lot|batch|order|cat(?:alog(?:ue)?)?|accession|barcode|sku|serial|ref(?:erence)?|patent|cas|snomed|loinc|icd)"
     r"(?:\.|#|号|码| no\.?| number| id)?\s?[:为是(]?\s?[a-z./-]{0,12}$",
     re.IGNORECASE,
@@ -56,13 +56,14 @@ _QUANTITY = re.compile(
     r"|cells|细胞|reads|万|亿|cases|patients)"
 )
 _PHONE_LABEL = re.compile(
-    r"(?:电话|手机|联系|致电|拨打|传真|微信|短信|tel|phone|mobile|cell|call|fax|contact|whatsapp)[^0-9\n]{0,8}$", re.IGNORECASE
+    r"(?:电话|手机|联系|致电|拨|传真|微信|短信|tel|phone|mobile|cell|call|fax|contact|whatsapp)[^0-9\n]{0,8}$", re.IGNORECASE
 )
 
 # What may stand between a label and its value; where a value may begin and end.
 _GAP = r"(?:号码|编号|号|码)?[ \t]?(?:[:=#(]|是|为|no\.?:?|number:?|is)?[ \t]?(?:no\.?|is)?[ \t]?"
 _EDGE, _END, _WORD = r"(?<![0-9A-Za-z.])", r"(?![0-9A-Za-z]|\.[0-9])", "(?<![A-Za-z])"
-_HOUSE = r"\d+(?:号院?楼?|弄|栋|幢|单元|室|组|户)(?:[\u4e00-\u9fff0-9A-Z-]{0,12}?\d+(?:号楼?|栋|幢|单元|室|层|楼|户))*"
+_PART = r"\d+(?:号院?楼?|弄|栋|幢|座|单元|室|层|楼|组|户)"
+_HOUSE = rf"\d+(?:号院?楼?|弄|栋|幢|单元|室|组|户)(?:[\u4e00-\u9fff0-9A-Z-]{{0,12}}?{_PART})*(?:(?<=[栋幢元楼])-?\d{{2,4}}(?![0-9年月]))?"
 _TEN = r"[A-Z]{0,3}\d[\d-]{5,19}"
 
 
@@ -157,11 +158,13 @@ _INSURANCE = "社保|医保|社会保障|医疗保险|新农合|参合|合作医
 _INSURANCE_EN = rf"{_WORD}(?:(?:insurance|policy|medicare)(?: number| no\.?| id)|social security(?: number| no\.?)?|SSN)"
 _HOME = "住址|地址|家住|现住|居住于|居住在|住在|户籍"
 _WAY = r"(?:street|st|avenue|ave|road|rd|lane|ln|drive|dr|boulevard|blvd)(?![a-z])\.?(?:,? (?:apt|unit|suite)\.? \w+)?"
-_TOWN = r"(?:(?![在于自从到住往址籍家者人地的为是])[\u4e00-\u9fff]){2,12}[省市区县镇乡]"
+_START = "(?:(?![在于自从到住往址籍家者人地的为是])[\u4e00-\u9fff])"  # of an address within a sentence
+_TOWN = rf"{_START}{{2,12}}[省市区县镇乡]"
+_ESTATE = rf"{_START}{{2,8}}(?:小区|花园|家园|公寓|新村|苑)"
 _ROAD = r"[\u4e00-\u9fff]{1,12}(?:路|街|道|巷|弄|胡同|村)"
 
 VALUE_RULES = [
-    _rule("id_number", rf"{_ID_LABEL}{_GAP}(?P<v>\d{{17}}[\dX]|\d{{15}}){_END}", hints="证|id card|identity|national id"),
+    _rule("id_number", rf"{_ID_LABEL}{_GAP}(?P<v>\d{{17}}[\dX]|\d{{15}}){_END}", hints="身份|居民证|证件|id card|identity|national id"),
     _rule("id_number", rf"{_EDGE}(?P<v>[1-9]\d{{5}}[ -]?(?:18|19|20)\d{{6}}[ -]?\d{{3}}[\dX]){_END}", _identity, form=_DIGITS),
     _rule(
         "mobile",
@@ -181,25 +184,41 @@ VALUE_RULES = [
         _labelled_phone,
         "电话|手机|联系方式|传真|tel|phone|mobile|cell|fax",
     ),
-    _rule("email", r"(?<![a-z0-9._%+-])(?P<v>[a-z0-9][a-z0-9._%+-]{0,63}@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,})", hints="@|＠"),
-    _rule("bank_card", rf"{_CARD_LABEL}{_GAP}(?P<v>\d(?:[ -]?\d){{11,18}}){_END}", _labelled_card, "卡|账|card|account"),
+    _rule(
+        "email", r"(?<![a-z0-9._%+-])(?P<v>[a-z0-9][a-z0-9._%+-]{0,63}@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,})(?![a-z0-9])", hints="@|＠"
+    ),
+    _rule(
+        "bank_card",
+        rf"{_CARD_LABEL}{_GAP}(?P<v>\d(?:[ -]?\d){{11,18}}){_END}",
+        _labelled_card,
+        "卡号|银行|信用卡|借记卡|储蓄卡|card number|account",
+    ),
     # UnionPay cards begin with 62 and have 16 to 19 digits; others begin with 3, 4 or 5.
     _rule("bank_card", rf"{_EDGE}(?P<v>[3-6]\d{{3}}(?:[ -]?\d{{4}}){{3}}(?:[ -]?\d{{1,3}})?){_END}", _card, form=_DIGITS),
-    _rule("passport", rf"(?:护照|通行证|军官证|士兵证|{_WORD}passport){_GAP}(?P<v>[A-Z]{{0,2}}\d{{7,9}}){_END}", hints="照|证|passport"),
+    _rule(
+        "passport",
+        rf"(?:护照|通行证|军官证|士兵证|{_WORD}passport){_GAP}(?P<v>[A-Z]{{0,2}}\d{{7,9}}){_END}",
+        hints="护照|通行证|军官证|士兵证|passport",
+    ),
     _rule("insurance", rf"(?:{_INSURANCE})[卡证]?{_GAP}(?P<v>{_TEN}){_END}", hints=_INSURANCE),
     _rule("insurance", rf"{_INSURANCE_EN}[ :#]{{1,3}}(?P<v>{_TEN}){_END}", hints="insurance|policy|medicare|security|ssn"),
     _rule("record_number", rf"(?:{_RECORD})(?:编号|号码?|ID){_GAP}(?P<v>[A-Z]{{0,4}}-?\d{{3,}}[\dA-Z-]*){_END}", hints="号|id|ｉｄ"),
     _rule("record_number", rf"床位?号{_GAP}(?P<v>[A-Z]?\d{{1,3}}(?:-\d{{1,2}})?)(?![0-9A-Za-z.%])", hints="床号|床位号"),
-    _rule("record_number", rf"{_RECORD_EN}{_GAP}(?P<v>[A-Z]{{0,3}}-?\d{{4,}}[\dA-Z-]*){_END}", hints="mrn|number|no|id"),
+    _rule(
+        "record_number",
+        rf"{_RECORD_EN}{_GAP}(?P<v>[A-Z]{{0,3}}-?\d{{4,}}[\dA-Z-]*){_END}",
+        hints="mrn|number|no.|no |l id|t id|n id|e id|d id",
+    ),
     _rule("record_number", rf"{_WORD}bed (?:number|no\.?)[ :#]{{1,2}}(?P<v>\d{{1,3}}[A-Z]?)(?=\s*(?:[,.;)]|$))", hints="bed n"),
     _rule(
         "account",
-        rf"(?:微信|wechat)(?:号|[ \t]?ID)?(?:[ \t]?[:是为(]|(?<=[号Dd]))[ \t]?(?P<v>[a-z][a-z0-9_-]{{5,19}}){_END}",
+        rf"(?:微信|wechat)(?:号|[ \t]?ID)?(?:[ \t]?[:是为(]|(?<=[号Dd])|(?=[a-z-]*[_0-9]))[ \t]?(?P<v>[a-z][a-z0-9_-]{{5,19}}){_END}",
         hints="微信|wechat",
     ),
     _rule("account", rf"加[我他她]?的?微信[ \t]?:?[ \t]?(?P<v>[a-z][a-z0-9_-]{{5,19}}){_END}", hints="微信"),
     _rule("account", rf"{_WORD}QQ(?:号码?|群)?[ \t]?[:是为]?[ \t]?(?P<v>[1-9]\d{{4,10}}){_END}", hints="qq|ｑｑ"),
     _rule("address", rf"(?:{_HOME})(?:地|所在地)?[: ]{{0,2}}(?P<v>[\u4e00-\u9fff0-9A-Z()-]{{2,40}}?{_HOUSE})", hints=_HOME),
+    _rule("address", rf"(?P<v>{_ESTATE}\d+(?:号楼?|栋|幢|座)(?:[\u4e00-\u9fff-]?{_PART})*)", hints="小区|花园|家园|公寓|新村|苑"),
     _rule("address", rf"(?P<v>{_TOWN}{_ROAD}{_HOUSE})", _uncertain, form=_STREET),
     _rule(
         "address",
