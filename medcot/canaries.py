@@ -19,7 +19,7 @@ from zlib import crc32
 
 import numpy as np
 
-from medcot.matching import shingles, tokens
+from medcot.matching import shingles, stem, tokens
 from medcot.statistics import lower_bound
 
 MIN_RECALL, MIN_LOWER_BOUND = 0.995, 0.99
@@ -56,14 +56,15 @@ def plant(keys: Sequence[str], shingle_size: int, threshold: float, count: int, 
     """
     aims = levels(threshold)
     drawn = heapq.nsmallest(count if aims else 0, range(len(keys)), key=lambda position: _draw(keys[position], seed))
-    pool = [token for position in drawn for token in tokens(keys[position])]
+    words = {position: tokens(stem(keys[position])) for position in drawn}
+    pool = [token for some in words.values() for token in some]
     generator = random.Random(seed)
     planted = []
     for number, position in enumerate(drawn):
         style: Style = "block" if number // len(aims) % 2 else "scattered"
         # A single token may be too much for a high aim: then the next lower one.
         lower = reversed(aims[: number % len(aims) + 1])
-        copies = (_edit(keys[position], pool, shingle_size, aim, style, generator) for aim in lower)
+        copies = (_edit(stem(keys[position]), words[position], pool, shingle_size, aim, style, generator) for aim in lower)
         if copy := next((copy for copy in copies if copy), None):
             planted.append(Canary(position, *copy, style))
     return planted
@@ -74,9 +75,11 @@ def _draw(key: str, seed: int) -> tuple[int, str]:
     return crc32(f"{key[:32]}{len(key)}{key[-32:]}".encode("utf-8", "surrogatepass"), seed), key
 
 
-def _edit(key: str, pool: Sequence[str], shingle_size: int, aim: float, style: Style, generator: random.Random) -> tuple[str, float] | None:
+def _edit(
+    text: str, words: list[str], pool: Sequence[str], shingle_size: int, aim: float, style: Style, generator: random.Random
+) -> tuple[str, float] | None:
     """A copy that is at least this similar, and not much more, with its similarity; None when one token is too many."""
-    words, source = tokens(key), shingles(key, shingle_size)
+    source = shingles(text, shingle_size)
     spoilt = int(len(source) * (1 - aim) / (1 + aim))  # of n shingles x are replaced: the Jaccard is (n - x) / (n + x)
     number = min(len(words), max(1, spoilt - shingle_size + 1 if style == "block" else spoilt // shingle_size))
     others = generator.choices(pool, k=number)
