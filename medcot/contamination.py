@@ -12,7 +12,7 @@ guard calls a conflict in dedup is a hit here, unless the texts are short: there
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from typing import Literal
@@ -25,6 +25,7 @@ from medcot.benchmarks import Item
 from medcot.guard import compare
 from medcot.matching import matching_key, shingles, stem, tokens
 from medcot.neardup import KeyParams, near_pairs
+from medcot.overlap import shared_counts
 from medcot.params import Params
 from medcot.records import TEXT_FIELDS, Record
 
@@ -33,7 +34,6 @@ ORDER: tuple[How, ...] = ("exact", "ngram", "near", "choices")
 EVERY_WORD = 1_000_000  # strict_below that makes the guard read every word
 MIN_CHOICES = 3  # choices that a short item needs to be told by them
 OPENING = 4  # tokens by which a short item is looked up
-HASHES_AT_ONCE = 2_000_000  # of the rows looked up in one step: it bounds the memory
 
 
 class NearParams(Params):
@@ -128,7 +128,7 @@ class _Finder:
             np.unique(np.concatenate([shingles(matching_key(getattr(record, name)), size) for name in TEXT_FIELDS]))
             for record in self.records
         )
-        for row, number, shared in _shared(rows, grams):
+        for row, number, shared in shared_counts(rows, grams):
             overlap = shared / len(grams[number])
             if overlap >= self.params.min_overlap:
                 yield from ((row, item, "ngram", overlap, "") for item in self.items_of[keys[number]])
@@ -159,7 +159,7 @@ class _Finder:
             if len(self.items[item].choices) >= MIN_CHOICES
         ]
         openings = [_opening(key) for key, _ in short]
-        for row, number, _ in _shared((shingles(key, OPENING) for key in self.questions), openings):
+        for row, number, _ in shared_counts((shingles(key, OPENING) for key in self.questions), openings):
             key, item = short[number]
             if key in self.questions[row] and _lists(self.questions[row], self.items[item].choices):
                 yield row, item, "choices", 1.0, ""
@@ -177,37 +177,3 @@ def _opening(key: str) -> npt.NDArray[np.uint64]:
 
 def _lists(question: str, choices: Sequence[str]) -> bool:
     return sum(matching_key(choice) in question for choice in choices) >= len(choices) - 1
-
-
-def _shared(rows: Iterable[npt.NDArray[np.uint64]], sets: Sequence[npt.NDArray[np.uint64]]) -> Iterator[tuple[int, int, int]]:
-    """Yield (row, set, number of shared hashes) for every pair that shares one; an inverted index over the sets."""
-    if not sets:
-        return
-    hashes = np.concatenate(sets)
-    order = np.argsort(hashes, kind="stable")
-    vocabulary, starts = np.unique(hashes[order], return_index=True)
-    owners = np.repeat(np.arange(len(sets)), [len(values) for values in sets])[order]
-    ends = np.append(starts[1:], len(owners))
-    for first, block in _blocks(rows):
-        row_of = np.repeat(np.arange(first, first + len(block)), [len(values) for values in block])
-        needles = np.concatenate(block)
-        place = np.minimum(np.searchsorted(vocabulary, needles), len(vocabulary) - 1)
-        known = vocabulary[place] == needles
-        counts = (ends - starts)[place[known]]
-        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        pairs = np.repeat(row_of[known], counts) * len(sets) + owners[np.repeat(starts[place[known]], counts) + offsets]
-        for pair, shared in zip(*(values.tolist() for values in np.unique(pairs, return_counts=True)), strict=True):
-            yield pair // len(sets), pair % len(sets), shared
-
-
-def _blocks(rows: Iterable[npt.NDArray[np.uint64]]) -> Iterator[tuple[int, list[npt.NDArray[np.uint64]]]]:
-    """Group rows into blocks of at most about HASHES_AT_ONCE hashes, each with the number of its first row."""
-    first, block, size = 0, [], 0
-    for values in rows:
-        block.append(values)
-        size += len(values)
-        if size >= HASHES_AT_ONCE:
-            yield first, block
-            first, block, size = first + len(block), [], 0
-    if block:
-        yield first, block

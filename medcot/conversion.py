@@ -1,32 +1,43 @@
-"""Turn survivors into training rows: nothing too long, nothing the audit refuses, no near-duplicate across two splits."""
+"""Turn survivors into training rows: nothing too long, nothing the audit refuses, no near-duplicate across two splits.
+
+On request train is thinned out by caps and balance, and then only augmented: synthetic rows are made from what is left of train.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
 from medcot.audit import CODES, Auditor, Refusal
+from medcot.augmentation import Augmented, augment
+from medcot.hooks import Hook
 from medcot.ledger import Event, check_stage
 from medcot.model_params import ModelParams
 from medcot.records import Record
+from medcot.selection import SelectionParams, select
 from medcot.splits import SPLITS, Pair, Split, find_bridges
 from medcot.template import encode, get_template
 from medcot.tokenizer import ChatTokenizer
 
+EVERY_ROW = SelectionParams()
 REFUSAL_CODES = tuple(code for code in CODES if code != "too_long")  # a row that is too long is removed, not refused
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What convert made of its records: the kept ones by split, one event for each record, each row's length in tokens."""
+    """What convert made of its records: the rows by split, one event for each record, each record's length in tokens.
+
+    augmented  the synthetic rows, which are in rows["train"] too, and their events
+    """
 
     rows: dict[Split, list[Record]]
     events: list[Event]
     num_tokens: dict[str, int]
+    augmented: Augmented = field(default_factory=Augmented)
 
     @property
     def audit_refusals(self) -> list[Refusal]:
@@ -35,11 +46,19 @@ class Converted:
 
 
 def convert(
-    records: Sequence[Record], pairs: Iterable[Pair], tok: ChatTokenizer, model: ModelParams, assign: Callable[[str], Split]
+    records: Sequence[Record],
+    pairs: Iterable[Pair],
+    tok: ChatTokenizer,
+    model: ModelParams,
+    assign: Callable[[str], Split],
+    selection: SelectionParams = EVERY_ROW,
+    seed: int = 42,
+    hooks: Mapping[str, Hook] | None = None,
 ) -> Converted:
-    """Remove what is too long, refuse what fails the audit or ties two splits together, and split the rest.
+    """Remove what is too long, refuse what fails the audit or ties two splits together, split the rest, thin out and augment train.
 
-    assign  gives a question its split. Raises DataError when the template does not fit the tokenizer.
+    assign  gives a question its split. seed  of the order in which selection keeps rows.
+    Raises DataError when the template does not fit the tokenizer, or for a hook that gives no texts.
     """
     ended, lengths = _audit(records, tok, model)
     live = [record for record in records if record.id not in ended]
@@ -47,11 +66,16 @@ def convert(
     for row, related, similarity in find_bridges(splits, pairs):
         detail = f"{splits[row]}, near-duplicate of a row in {splits[related]}"
         ended[row] = Event(row, "convert", "refused", "bridges_splits", detail, related, similarity, num_tokens=lengths[row])
+    train = [record for record in live if record.id not in ended and splits[record.id] == "train"]
+    ended |= {event.id: replace(event, num_tokens=lengths[event.id]) for event in select(train, selection, seed)}
     kept = [record for record in live if record.id not in ended]
     ids = [record.id for record in records]
     check_stage("convert", ids, [record.id for record in kept], list(ended))
     events = [ended.get(i) or Event(i, "convert", "kept", "kept", split=splits[i], num_tokens=lengths[i]) for i in ids]
-    return Converted({split: [r for r in kept if splits[r.id] == split] for split in SPLITS}, events, lengths)
+    rows = {split: [record for record in kept if splits[record.id] == split] for split in SPLITS}
+    augmented = augment(rows["train"], [*rows["val"], *rows["test"]], hooks or {}, assign, lambda new: _audit(new, tok, model))
+    rows["train"] = sorted([*rows["train"], *augmented.rows], key=lambda record: record.id) if augmented.rows else rows["train"]
+    return Converted(rows, events, lengths, augmented)
 
 
 def _audit(records: Sequence[Record], tok: ChatTokenizer, model: ModelParams) -> tuple[dict[str, Event], dict[str, int]]:
@@ -72,7 +96,10 @@ def _audit(records: Sequence[Record], tok: ChatTokenizer, model: ModelParams) ->
 
 
 def summarise(result: Converted) -> dict[str, Any]:
-    """Counts, and token lengths over all rows that came in; num_input == num_kept + num_removed_* + num_refused_*."""
+    """Counts, and token lengths over all rows that came in; num_input == num_kept + num_removed_* + num_refused_*.
+
+    Synthetic rows are counted apart: num_kept + num_synthetic == num_train + num_val + num_test.
+    """
     lengths = pl.Series(list(result.num_tokens.values()), dtype=pl.Int64)
     rules = Counter(event.rule for event in result.events)
     quantiles = {name: lengths.quantile(q, "higher") for name, q in (("median", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))}
@@ -81,8 +108,10 @@ def summarise(result: Converted) -> dict[str, Any]:
         "num_input": len(result.events),
         "num_kept": rules["kept"],
         **{f"num_{split}": len(rows) for split, rows in result.rows.items()},
-        "num_removed_cutoff_len": rules["cutoff_len"],
+        **{f"num_removed_{rule}": rules[rule] for rule in ("cutoff_len", "source_cap", "class_balance")},
         **{f"num_refused_{code}": rules[code] for code in (*REFUSAL_CODES, "bridges_splits")},
+        "num_synthetic": len(result.augmented.rows),
+        "num_synthetic_refused": result.augmented.num_refused,
         "num_tokens": tokens,
         "suggested_cutoff_len": tokens["p99"],
     }

@@ -129,16 +129,25 @@ def train_yaml(template: Template, cutoff_len: int, quantization: str, with_val:
 
 
 def write_dataset(
-    out: Path, rows: Mapping[Any, Sequence[Record]], tok: ChatTokenizer, model: ModelParams, form: Format, directory: str
+    out: Path,
+    rows: Mapping[Any, Sequence[Record]],
+    tok: ChatTokenizer,
+    model: ModelParams,
+    form: Format,
+    directory: str,
+    synthetic: Mapping[str, str] | None = None,
 ) -> None:
     """Write the splits with their description and train YAML into a directory.
 
     rows       the rows of train, val and test
     directory  what train.yaml calls the directory
+    synthetic  id → hook of the synthetic rows; where there are any, every row of train says in `synthetic` which hook made it, or ""
     """
     template = get_template(model.template)
     for split in ENTRIES:
-        write_rows(out / f"{split}.json", (render_row(row, template, model.system, form) for row in rows[split]))
+        marks = synthetic if synthetic and split == "train" else None
+        rendered = ((row.id, render_row(row, template, model.system, form)) for row in rows[split])
+        write_rows(out / f"{split}.json", (row if marks is None else {**row, "synthetic": marks.get(i, "")} for i, row in rendered))
     (out / "dataset_info.json").write_text(dataset_info(form, bool(model.system)), encoding="ascii")
     cutoff_len = model.cutoff_len + len(tok.encode(template.llamafactory_suffix))
     config = train_yaml(template, cutoff_len, model.quantization, bool(rows["val"]), directory)

@@ -18,17 +18,20 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+import polars as pl
 from pydantic import Field
 
 from medcot.audit import check_not_all_refused
+from medcot.augmentation import get_hooks
 from medcot.conversion import Converted, convert, summarise
 from medcot.errors import DataError
 from medcot.histogram import lengths
 from medcot.ledger import SCHEMA, check_complete, events_frame, join_parts, read_frame, write_ledger
 from medcot.llamafactory import Format, write_dataset
 from medcot.model_params import ModelParams
-from medcot.params import Params, load_section
+from medcot.params import load_section
 from medcot.records import read_records
+from medcot.selection import SelectionParams
 from medcot.splits import read_pairs, skeleton, split_of
 from medcot.stage import atomic_dir, atomic_file, run_stage, write_metrics
 from medcot.tokenizer import load_tokenizer
@@ -46,7 +49,7 @@ METRICS = Path("metrics/convert.json")
 log = logging.getLogger("medcot")
 
 
-class ConvertParams(Params):
+class ConvertParams(SelectionParams):
     """Section `convert` of params.yaml."""
 
     format: Format = "alpaca"
@@ -56,7 +59,9 @@ class ConvertParams(Params):
     test_ratio: float = Field(0.1, ge=0, lt=0.5)
     """Expected share of test, 0 to 0.5; raising val_ratio moves no row into or out of test."""
     seed: int = Field(42, ge=0)
-    """Seed of the hash; another seed is another split."""
+    """Seed of the hash; another seed is another split, and other rows within caps and balance."""
+    augment: list[str] = Field(default_factory=list)
+    """Hooks of medcot/hooks.py that write rows of train once more in another form; none by default."""
 
 
 def refuse_unusable(result: Converted, template: str) -> None:
@@ -73,6 +78,7 @@ def refuse_unusable(result: Converted, template: str) -> None:
 def main() -> None:
     """Run the stage."""
     params, model = load_section("convert", ConvertParams), load_section("model", ModelParams)
+    hooks = get_hooks(params.augment)
     tok, pairs = load_tokenizer(TOKENIZER), read_pairs(PAIRS)
     earlier = [read_frame(PARTS / f"{stage}.parquet", list(SCHEMA), stage) for stage in ("download", "normalize", "dedup", "decontaminate")]
     result = convert(
@@ -81,17 +87,20 @@ def main() -> None:
         tok,
         model,
         lambda question: split_of(skeleton(question), params.seed, params.val_ratio, params.test_ratio),
+        params,
+        params.seed,
+        hooks,
     )
     refuse_unusable(result, model.template)
-    part = events_frame(result.events)
+    part = events_frame([*result.events, *result.augmented.events])
     ledger = join_parts([*earlier, part])
     check_complete(ledger)
     with atomic_dir(LLAMAFACTORY) as out:
-        write_dataset(out, result.rows, tok, model, params.format, str(LLAMAFACTORY))
+        write_dataset(out, result.rows, tok, model, params.format, str(LLAMAFACTORY), result.augmented.hooks)
     write_ledger(LEDGER_PART, part)
     write_ledger(LEDGER, ledger)
     with atomic_file(LENGTHS) as file:
-        lengths(part).write_csv(file)
+        lengths(part.filter(pl.col("action") != "read")).write_csv(file)
     FAILED.unlink(missing_ok=True)
     metrics = summarise(result)
     write_metrics(METRICS, metrics)

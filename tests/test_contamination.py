@@ -174,5 +174,5 @@ def test_of_3000_real_questions_those_meet_exam_items_that_a_reader_found(real_d
     hits = find_hits(rows, items, PARAMS)
     found = {int(hit.id) for hit in hits}
     assert {70, 203, 915, 1623, 1636, 1677, 1720, 2153, 2405, 2578, 2962} <= found
-    assert 20 <= len({rows[number].question for number in found}) <= 22
+    assert 18 <= len({rows[number].question for number in found}) <= 23
     assert {hit.item.benchmark for hit in hits} == {"cmexam"}

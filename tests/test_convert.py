@@ -13,6 +13,7 @@ import pytest
 import yaml
 from factories import write_qwen3_tokenizer, write_r1_tokenizer
 
+from medcot.augmentation import get_hooks
 from medcot.conversion import convert, summarise
 from medcot.errors import DataError
 from medcot.ledger import Event, events_frame, write_ledger
@@ -20,6 +21,7 @@ from medcot.llamafactory import read_rows
 from medcot.model_params import ModelParams
 from medcot.params import parse_section
 from medcot.records import Record, write_records
+from medcot.selection import SelectionParams
 from medcot.splits import SPLITS, Pair, Split, skeleton, split_of
 from medcot.stage import run_stage
 from medcot.template import encode, get_template
@@ -134,6 +136,46 @@ def test_adding_rows_moves_none(tok: ChatTokenizer) -> None:
     before = {e.id: e.split for e in convert(records(20), [], tok, MODEL, assign).events}
     after = {e.id: e.split for e in convert(records(40), [], tok, MODEL, assign).events}
     assert all(after[row] == split for row, split in before.items())
+
+
+def classes(num: int = 40) -> list[Record]:
+    """Two sources and three classes, unevenly, with Chinese punctuation in every question."""
+    return [replace(row, source="ab"[i % 4 == 0], category=("内科", "外科", "skin")[min(i % 5, 2)]) for i, row in enumerate(records(num))]
+
+
+def test_caps_and_balance_thin_out_train_and_nothing_else(tok: ChatTokenizer) -> None:
+    plain = convert(classes(), [], tok, MODEL, assign)
+    thin = convert(classes(), [], tok, MODEL, assign, SelectionParams(max_per_source=12, max_class_ratio=1.2), 42)
+    assert {split: thin.rows[split] for split in ("val", "test")} == {split: plain.rows[split] for split in ("val", "test")}
+    assert set(thin.rows["train"]) < set(plain.rows["train"])
+    metrics = summarise(thin)
+    assert min(metrics["num_removed_source_cap"], metrics["num_removed_class_balance"]) > 0
+    removed = {k: v for k, v in metrics.items() if k.startswith(("num_removed_", "num_refused_"))}
+    assert metrics["num_input"] == 40 == metrics["num_kept"] + sum(removed.values())
+    assert metrics["num_kept"] == metrics["num_train"] + metrics["num_val"] + metrics["num_test"]
+    event = next(event for event in thin.events if event.rule == "class_balance")
+    assert (event.action, event.split, event.num_tokens) == ("removed", None, thin.num_tokens[event.id])
+
+
+def test_a_decided_row_is_not_thinned_out(tok: ChatTokenizer) -> None:
+    rows = [replace(row, decision="keep") for row in classes()]
+    thin = convert(rows, [], tok, MODEL, assign, SelectionParams(max_per_source=1, max_class_ratio=1.0), 42)
+    assert summarise(thin)["num_kept"] == 40
+
+
+def test_synthetic_rows_stand_in_train_alone_and_leave_the_other_splits_as_they_are(tok: ChatTokenizer) -> None:
+    plain = convert(classes(), [], tok, MODEL, assign)
+    result = convert(classes(), [], tok, MODEL, assign, hooks=get_hooks(["question_punctuation"]))
+    new = [row for row in result.rows["train"] if row not in plain.rows["train"]]
+    assert len(new) > 10
+    assert {row.id.removesuffix("-aug-question_punctuation") for row in new} <= {row.id for row in plain.rows["train"]}
+    assert [row.id for row in result.rows["train"]] == sorted(row.id for row in result.rows["train"])
+    assert {split: result.rows[split] for split in ("val", "test")} == {split: plain.rows[split] for split in ("val", "test")}
+    metrics = summarise(result)
+    assert metrics["num_kept"] + metrics["num_synthetic"] == metrics["num_train"] + metrics["num_val"] + metrics["num_test"]
+    assert {k: v for k, v in metrics.items() if k not in ("num_train", "num_synthetic")} == {
+        k: v for k, v in summarise(plain).items() if k not in ("num_train", "num_synthetic")
+    }
 
 
 # --- the stage ---
@@ -280,6 +322,26 @@ def test_an_empty_val_is_no_error_and_the_train_config_names_none(workspace: Pat
     assert "eval_dataset" not in (stage.LLAMAFACTORY / "train.yaml").read_text(encoding="utf-8")
 
 
+def test_synthetic_rows_are_marked_in_the_files_and_complete_in_the_ledger(workspace: Path) -> None:
+    write_params({"augment": ["question_punctuation"]}, {})
+    assert run() == 0
+    metrics = json.loads(stage.METRICS.read_text(encoding="utf-8"))
+    train = json.loads((stage.LLAMAFACTORY / "train.json").read_text(encoding="utf-8"))
+    marked = {row["id"]: row["synthetic"] for row in train}
+    assert {i for i, hook in marked.items() if hook == "question_punctuation"} == {i for i in marked if "-aug-" in i}
+    assert sum(map(bool, marked.values())) == metrics["num_synthetic"] > 0
+    for split in ("val", "test"):
+        assert "-aug-" not in (stage.LLAMAFACTORY / f"{split}.json").read_text(encoding="utf-8")
+    ledger = pl.read_parquet(stage.LEDGER)
+    synthetic = ledger.filter(pl.col("id").str.contains("-aug-"))
+    assert synthetic.filter(pl.col("action") == "read").height == synthetic["id"].n_unique() == metrics["num_synthetic"]
+    assert set(synthetic["source"]) == {"augment:question_punctuation"}
+    assert synthetic["related_id"].is_in(ledger.filter(split="train")["id"].to_list()).all()
+    assert len(read_rows(stage.LLAMAFACTORY / "train.json", get_template("qwen3"))) == metrics["num_train"]
+    counted = pl.read_csv(stage.LENGTHS).sum().to_dicts()[0]
+    assert counted["train"] == metrics["num_train"]
+
+
 @pytest.mark.parametrize("name", ["data/decontaminated/records.jsonl", "data/dedup/pairs.parquet", "data/ledger/parts/dedup.parquet"])
 def test_a_missing_input_is_named(workspace: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (workspace / name).unlink()
@@ -312,6 +374,7 @@ def test_a_parquet_file_of_other_columns_is_damaged(workspace: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"max_per_source": -1}, "params.yaml: convert.max_per_source: input should be greater than or equal to 0, got -1"),
         ({"format": "openai"}, "params.yaml: convert.format: "),
         ({"val_ratio": 0.5}, "params.yaml: convert.val_ratio: input should be less than 0.5, got 0.5; Expected share"),
         ({"test_ratio": -0.1}, "params.yaml: convert.test_ratio: input should be greater than or equal to 0, got -0.1"),

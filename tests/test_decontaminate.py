@@ -19,7 +19,7 @@ RECORDS = [
     Record("a", "test", f"{CASE}？", "想", "答"),
     Record("b", "test", CASE.replace("57", "58"), "想", "答"),
     Record("c", "test", "痛风急性期首选什么药？", "想", "答"),
-    Record("d", "test", f"{ENGLISH}\nA. tubulitis B. tremor", "Think.", "Tubulitis.", decision="keep"),
+    Record("d", "test", f"{ENGLISH}\nA. tubulitis B. tremor C. oedema", "Think.", "Tubulitis.", decision="keep"),
     Record("e", "test", CASE.replace("57", "59"), "想", "答"),
 ]
 
