@@ -25,13 +25,12 @@ _UNIT_AFTER_SLASH = re.compile(rf"/\s*(?:{'|'.join(f'({spelling})' for spelling 
 _UNIT_APART = re.compile(
     r"(?<=[0-9])\s+(?=(?:[mukn]?g|[mud]?l|[mcn]?m|mmhg|kpa|mmol|umol|iu|u|h|min|d|week|month|year|kg|bpm)(?![a-z]))"
 )
-# 每分钟120次 is 120次/min.
+# 3月 and 3个月 are one age; 每分钟120次 is 120次/min.
+_MONTHS = re.compile(r"(?<=[0-9])\s?个(?=月)")
 _PER_MINUTE = re.compile(r"每分钟?\s?([0-9]+(?:-[0-9]+)?)\s?次")
 # A cell count whose superscript was lost: ×109/L can only be ×10⁹/L. 10的9次方 is spelt out.
 _LOST_EXPONENT = re.compile(r"(?<=×10)(3|6|9|1[0-2])(?=/l)")
 _SPELT_EXPONENT = re.compile(r"(?<=10)\s?的\s?([0-9]+)\s?次方")
-# A pressure that is given in both units is one pressure.
-_SECOND_PRESSURE = re.compile(r"(?<=kpa)\s?\([0-9.]+[0-9./-]*\s?mmhg\)|(?<=mmhg)\s?\([0-9.]+[0-9./-]*\s?kpa\)")
 # Scanners read the letter o for a zero inside a number, and l for a one before a decimal point.
 _SCANNED_ZERO = re.compile(r"(?<=[0-9])o(?=[0-9.]|[mku]?g(?![a-z])|[mc]m(?![a-z])|ml(?![a-z])|[%×岁次天])|(?<=[0-9]\.)o(?![a-z])")
 _SCANNED_ONE = re.compile(r"(?<![a-z0-9])[l|](?=\.[0-9])")
@@ -43,11 +42,14 @@ _WORDS = {
     "革兰氏": "革兰", "肌注": "肌内注射", "静滴": "静脉滴注", "静注": "静脉注射", "心肌梗塞": "心肌梗死", "脑梗塞": "脑梗死",
 }  # fmt: skip
 _WORD = re.compile("|".join(_WORDS))
+# Age and sex come in either order: 女，25岁 and 25岁女性.
+_SEX_AND_AGE = re.compile(r"([男女])(孩|婴|童|患者|患儿)?[,、:;。\s]{0,2}([0-9]+(?:岁半?|个?月|d))")
+_AGE_OF = re.compile(r"(?<=[0-9])(岁半?|个?月|d)的(?=[男女])")
 _GRAM = re.compile("(?<![a-z])g([+−-])(?=[菌杆球])")
-_ABBREVIATIONS = {"bp": "血压", "wbc": "白细胞", "rbc": "红细胞", "hb": "血红蛋白", "plt": "血小板", "t": "体温", "p": "脉搏", "r": "呼吸"}
+_ABBREVIATIONS = {"bp": "血压", "wbc": "白细胞", "rbc": "红细胞", "hb": "血红蛋白", "plt": "血小板", "t": "体温", "p": "脉搏", "r": "呼吸", "n": "中性粒细胞"}
 # Only before a value: T 38℃, P 90次, BP 120/80, WBC 12.5×10⁹.
 _ABBREVIATION = re.compile(
-    r"(?<![a-z0-9])(?:(bp|wbc|rbc|hb|plt)(?=[\s:]*[0-9])|(t)(?=[\s:]*(?:3[4-9]|4[0-2])(?:\.|℃|度))|([pr])(?=[\s:]*[0-9]{1,3}(?:次|/min|bpm)))[\s:]*"
+    r"(?<![a-z0-9])(?:(bp|wbc|rbc|hb|plt)(?=[\s:]*[0-9])|(t)(?=[\s:]*(?:3[4-9]|4[0-2])(?:\.|℃|度))|([pr])(?=[\s:]*[0-9]{1,3}(?:次|/min|bpm))|(n)(?=[\s:]*0?\.[0-9]))[\s:]*"
 )
 _CHOICE = re.compile(r"(?<![a-z0-9])\(?([a-h])\s?[.、:)]")
 MIN_CHOICES = 3
@@ -65,14 +67,14 @@ def fold_signs(text: str) -> str:
 
 
 def fold_units(text: str) -> str:
-    """Give numerals before a measure word, units and exponents one spelling, and a pressure in two units its first."""
+    """Give numerals before a measure word, units and exponents one spelling."""
     text = _NUMERAL.sub(lambda match: str(numeral(match[0])), text)
-    text = _PER_MINUTE.sub(r"\1次/min", text)
+    text = _PER_MINUTE.sub(r"\1次/min", _MONTHS.sub("", text))
     after_number, after_slash = list(_AFTER_NUMBER), list(_AFTER_SLASH)
     text = _UNIT_AFTER_NUMBER.sub(lambda match: after_number[(match.lastindex or 1) - 1], text)
     text = _UNIT_AFTER_SLASH.sub(lambda match: "/" + after_slash[(match.lastindex or 1) - 1], text)
     text = _LOST_EXPONENT.sub(r"^\1", _SPELT_EXPONENT.sub(r"^\1", text))
-    return _SECOND_PRESSURE.sub("", _UNIT_APART.sub("", text))
+    return _UNIT_APART.sub("", text)
 
 
 def fold_scan(text: str) -> str:
@@ -83,8 +85,9 @@ def fold_scan(text: str) -> str:
 def fold_words(text: str) -> str:
     """Write one word for the words that exams use alike, and the word for an abbreviation before its value."""
     text = _WORD.sub(lambda match: _WORDS[match[0]], text)
+    text = _AGE_OF.sub(r"\1", _SEX_AND_AGE.sub(r"\3\1\2", text))
     text = _GRAM.sub(lambda match: "革兰阳性" if match[1] == "+" else "革兰阴性", text)
-    return _ABBREVIATION.sub(lambda match: _ABBREVIATIONS[match[1] or match[2] or match[3]], text)
+    return _ABBREVIATION.sub(lambda match: _ABBREVIATIONS[match[match.lastindex or 1]], text)
 
 
 def numeral(chars: str) -> int:

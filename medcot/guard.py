@@ -4,27 +4,33 @@ In medicine one character is another patient: 5 mg and 50 mg, left and right, wi
 differing place is read for facts: numbers, units, negations, laterality, sex, polarity. Facts that contradict each other, or that
 stand on one side only, are differences. A fact overwritten by something that is no fact (an OCR slip) is a difference too, unless
 the copy is damaged in many other places. In a short text every content word that differs counts, under the name `wording`, but for
-a few slips of a single character.
+a few slips of a single character. Two questions that list other choices differ, too: what is right among five need not be among others.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
-from medcot.matching import SEPARATORS, SIGNS, atoms
+from medcot.matching import SEPARATORS, SIGNS, atoms, choices, stem
+from medcot.slips import is_lookalike, is_respelling
 
 MIN_EQUAL_RUN = 2  # equal atoms that part two differing places; a shorter run between them makes them one place
 OPPOSITE_REACH = 2  # opposites face each other when their positions in the two sides differ by at most this
 LONG_INSERTION = 6  # atoms; a longer passage on one side only is further text, not a negated or turned statement
 MIN_DAMAGE = 3  # other changed atoms, and at least as many as lost facts, that make the losses damage and not another statement
-ATOMS_PER_SLIP = 30  # a text must be this long for each slip it is granted: in a short one a single character is the subject
-SLIP_WORD = 6  # letters; two that differ in a shorter word make another word
+ATOMS_PER_LOSS = 30  # a text must be this long for each lost character that it is granted: in a short one that is the subject
+ATOMS_PER_LOOKALIKE = 10  # and this long for each character taken for another, which hardly ever makes another word
+MIN_REPETITION = 4  # atoms; a shorter passage may stand twice on purpose
+MIN_MOVED = 3  # content words of a passage that stands elsewhere in the other text
 WORDING = "wording"
+CHOICES = "choices"
+EVERY_WORD = 1_000_000  # `strict_below` that no text reaches
 MAX_FACING = 20  # atoms; in a longer rewritten passage opposites meet by chance, only numbers and units are compared
 
 _OPPOSITES = {
@@ -33,7 +39,7 @@ _OPPOSITES = {
     "negation": "有/无 有/没 有/未 已/未 能/不 可/不 宜/忌 是/否 是/非 均/无 伴/无 with/without present/absent always/never",
     "polarity": """
         高/低 升/降 增/减 增/降 急/慢 上/下 前/后 内/外 阴/阳 轻/重 快/慢 大/小 长/短 多/少 深/浅 强/弱 早/晚 收/舒 缩/张 动/静 吸/呼 良/恶
-        冷/热 寒/热 虚/实 加/减 开/闭 正/负 正/异 远/近 过/欠 同/异 生/死 初/经 原/继 亢/减 亢/低 酸/碱 甲/乙 首/末 入/出
+        植/动 误/漏 冷/热 寒/热 虚/实 加/减 开/闭 正/负 正/异 远/近 过/欠 同/异 生/死 初/经 原/继 亢/减 亢/低 酸/碱 甲/乙 首/末 入/出
         high/low higher/lower elevated/decreased elevated/reduced increase/decrease increased/decreased increases/decreases rise/fall
         acute/chronic upper/lower before/after anterior/posterior medial/lateral proximal/distal internal/external positive/negative
         mild/severe benign/malignant systolic/diastolic arterial/venous artery/vein normal/abnormal more/less large/small early/late
@@ -50,13 +56,21 @@ _UNITS = """
     mg ug ng pg kg g ml dl ul l cm mm nm m mmhg cmh2o kpa mmol umol nmol mol meq iu u h min s d week weeks month months year years bpm hp
     岁 年 月 周 次 片 粒 支 滴 倍 级 期 型 个 秒 名 例 度 % ‰ ° ℃"""
 _NUMERALS = "一二两三四五六七八九十百千万半"
+_HAN = re.compile("[\u3400-\u9fff]")
+# A pressure that is given in kPa and again in mmHg is one pressure.
+_SECOND_PRESSURE = re.compile(r"(?<=kpa) ?[0-9][0-9./-]*mmhg|(?<=mmhg) ?[0-9][0-9./-]*kpa")
 # Words in which a fact's character states no fact.
 _NEUTRAL = re.compile(
     "以下|以上|下列|上述|如下|情况下|条件下|左右|大小|前往|目前|先前|内科|外科|不仅|不但|不过|无论|是否|能否|可否|非常|未来|除非|女士|男士"
 )
+# A stem of these words alone (下列说法正确的是) asks nothing without its choices.
+_NO_SUBJECT = re.compile(
+    "(?:下列|以下|关于|有关|上述|其中|各项|选项|叙述|描述|表述|说法|内容|何者|哪一?[项个种些]|[的中是为有不错误对]|正确|恰当|合适|除外|包括|属于"
+    "|which|of|the|following|is|are|not|true|false|correct|incorrect|statements?|except|all|one|about| )+"
+)
 # Words that may differ between two typings of one case.
 _FUNCTION_CHARACTERS = (
-    "的了着是在有为之其该此这那请问应当需要会将被由于对根据按照与和及并且而则若如果时以情况哪何什么怎样种项名位个例一患者人士"
+    "的了着是在有为之其该此这那某属请问应当需要会将被由于对根据依按照与和及并且而则若如果时以情况哪何什么怎样种项名位个例一患者人士"
 )
 _FUNCTION_WORDS = "a an the is are was were be been of to in on at for and which what who that this these it its please"
 
@@ -73,6 +87,8 @@ FUNCTION = frozenset(_FUNCTION_CHARACTERS) | frozenset(_FUNCTION_WORDS.split())
 OPPOSED = {(one, other): kind for kind, one, other in _opposed_pairs(_OPPOSITES)}
 OPPOSED |= {(one, other): "number" for one in _NUMERALS for other in _NUMERALS if one != other}
 OPPOSED_PREFIXES = list(_opposed_pairs(_OPPOSED_PREFIXES))
+# A single character that may be missing by a slip is none of these, which make another finding: 急性 and 亚急性, 前壁 and 前间壁.
+TELLING = frozenset(char for pair in OPPOSED for char in pair) | frozenset("亚间再次全半总")
 # What counts when it stands on one side only; 生, 动, 大 and their like are parts of too many other words.
 KINDS = {one: kind for (one, _), kind in OPPOSED.items() if kind in ("laterality", "sex") and one not in FUNCTION}
 KINDS |= dict.fromkeys(_TRENDS.split(), "polarity") | dict.fromkeys(_NEGATIONS.split(), "negation")
@@ -86,11 +102,14 @@ class Difference(NamedTuple):
     places: tuple[tuple[str, str], ...]
 
 
+_Place = tuple[list[int], list[int]]  # positions in the one text and in the other
+
+
 class _Side:
     """One text as the guard reads it: its atoms, and for each the kind of fact it states, if any."""
 
     def __init__(self, key: str) -> None:
-        self.atoms = atoms(key)
+        self.atoms = atoms(_SECOND_PRESSURE.sub("", key))
         line = "".join(atom if len(atom) == 1 else "\0" for atom in self.atoms)
         neutral = {position for match in _NEUTRAL.finditer(line) for position in range(*match.span())}
         self.kinds = [None if i in neutral else self._kind(i) for i in range(len(self.atoms))]
@@ -114,6 +133,12 @@ class _Side:
             end += 1
         return "".join(self.atoms[start:end])
 
+    def passage(self, positions: Sequence[int]) -> tuple[str, ...]:
+        """The content words at these positions; none where a number, a unit or a negation is among them."""
+        if any(self.kinds[i] in ("number", "unit", "negation") for i in positions):
+            return ()
+        return tuple(self.atoms[i] for i in positions if self.atoms[i] not in FUNCTION)
+
     def says(self, positions: Sequence[int]) -> bool:
         """Whether there is a content word at any of these positions."""
         return any(i not in self.neutral and self.atoms[i] not in FUNCTION for i in positions)
@@ -134,6 +159,8 @@ def compare(a: str, b: str, strict_below: int) -> Difference:
     kinds: set[str] = set()
     damaged: list[str] = []
     places = list(_places(left.atoms, right.atoms))
+    places = [(o, t) for o, t in places if not (_is_repetition(left.atoms, o, t) or _is_repetition(right.atoms, t, o))]
+    places = _without_moves(left, right, places)
     for ours, theirs in places:
         kinds |= _contradictions(left, ours, right, theirs)
         certain, doubtful = _losses(left, ours, right, theirs)
@@ -144,19 +171,40 @@ def compare(a: str, b: str, strict_below: int) -> Difference:
         kinds |= set(damaged)
     if strict and not kinds:
         said = [place for place in places if left.says(place[0]) or right.says(place[1])]
-        slips = sum(_is_slip([left.atoms[i] for i in ours], [right.atoms[i] for i in theirs]) for ours, theirs in said)
-        if slips < len(said) or slips * ATOMS_PER_SLIP > min(len(left.atoms), len(right.atoms)):
+        slips = [_slip([left.atoms[i] for i in ours], [right.atoms[i] for i in theirs]) for ours, theirs in said]
+        if 0 in slips or sum(slips) > min(len(left.atoms), len(right.atoms)):
             kinds = {WORDING}
+    if _other_choices(a, b):
+        kinds |= {CHOICES}
     shown = tuple((_show(left.atoms, ours), _show(right.atoms, theirs)) for ours, theirs in places)
     return Difference(tuple(sorted(kinds)), shown)
 
 
-def _is_slip(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    """Whether a place may be a slip of typing: one character of a Chinese word, or two letters of a long word."""
+def _other_choices(a: str, b: str) -> bool:
+    """Whether two questions are told apart by their choices: both list some and not the same, or the stem alone asks nothing."""
+    ours, theirs = choices(a), choices(b)
+    if not ours or not theirs:
+        return bool(_NO_SUBJECT.fullmatch(stem(a)))
+    return len(ours) != len(theirs) or (ours != theirs and bool(compare(" ".join(ours), " ".join(theirs), EVERY_WORD).kinds))
+
+
+def _slip(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    """The atoms that a text must have to be granted this place as a slip: fewer for a look-alike or another spelling; 0 for no slip."""
     if max(len(ours), len(theirs)) > 1:
-        return False
+        return 0
     one, two = "".join(ours), "".join(theirs)
-    return max(len(one), len(two)) == 1 or (min(len(one), len(two)) >= SLIP_WORD and Levenshtein.distance(one, two) <= 2)
+    if one and two:
+        return ATOMS_PER_LOOKALIKE if is_lookalike(one, two) or is_respelling(one, two) else 0
+    return ATOMS_PER_LOSS if _HAN.fullmatch(one + two) and one + two not in TELLING else 0
+
+
+def _is_repetition(atoms: Sequence[str], here: Sequence[int], there: Sequence[int]) -> bool:
+    """Whether a passage that stands on one side only repeats the one beside it: it was written twice."""
+    if there or len(here) < MIN_REPETITION or here[-1] - here[0] >= len(here):
+        return False
+    start, end = here[0], here[-1] + 1
+    passage = atoms[start:end]
+    return passage in (atoms[max(0, start - len(here)) : start], atoms[end : end + len(here)])
 
 
 def _places(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[list[int], list[int]]]:
@@ -172,6 +220,17 @@ def _places(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[list[int], lis
             ours, theirs = [], []
     if ours or theirs:
         yield ours, theirs
+
+
+def _without_moves(left: _Side, right: _Side, places: Sequence[_Place]) -> list[_Place]:
+    """The places but for passages that stand elsewhere in the other text: findings may be listed in another order.
+
+    A passage with a number or a negation does not count as moved, since that may now belong to another word.
+    """
+    gone = Counter(left.passage(ours) for ours, theirs in places if not theirs)
+    come = Counter(right.passage(theirs) for ours, theirs in places if not ours)
+    moved = {passage for passage in gone.keys() & come.keys() if len(passage) >= MIN_MOVED and gone[passage] == come[passage]}
+    return [(ours, theirs) for ours, theirs in places if (ours and theirs) or (left.passage(ours) or right.passage(theirs)) not in moved]
 
 
 def _contradictions(left: _Side, ours: Sequence[int], right: _Side, theirs: Sequence[int]) -> set[str]:
@@ -205,9 +264,12 @@ def _losses(left: _Side, ours: Sequence[int], right: _Side, theirs: Sequence[int
     """The kinds of facts that one side of a place states and the other does not: differences in any text, and possible damage."""
     lost = {kind for i in ours if (kind := left.kinds[i])} ^ {kind for i in theirs if (kind := right.kinds[i])}
     if ours and theirs:
-        return set(), lost
+        looks = len(ours) == len(theirs) == 1 and is_lookalike(left.atoms[ours[0]], right.atoms[theirs[0]])
+        return set(), lost & {"number", "negation"} if looks else lost
     if len(ours) + len(theirs) > LONG_INSERTION:
         return lost & {"number", "unit"}, set()
+    if [left.atoms[i] for i in ours] + [right.atoms[i] for i in theirs] == ["岁"]:
+        return set(), set()  # 女，20 and 女，20岁: an age all the same
     return lost & {"number", "unit", "negation"}, lost - {"number", "unit", "negation"}
 
 

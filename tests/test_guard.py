@@ -14,7 +14,7 @@ FACTS = [
     ("口服5mg，每日一次", "口服50mg，每日一次", "number"),
     ("肌酐3.5，尿素高", "肌酐35，尿素高", "number"),
     ("血压120/80，心率快", "血压120/90，心率快", "number"),
-    ("白细胞5×10⁹/L", "白细胞5×109/L", "number"),
+    ("白细胞5×10⁹/L", "白细胞5×10⁸/L", "number"),
     ("乙肝表面抗原（+），肝大", "乙肝表面抗原（-），肝大", "number"),
     ("处于第二产程的产妇", "处于第三产程的产妇", "number"),
     ("每日口服5mg即可", "每日口服5g即可", "unit"),
@@ -103,6 +103,95 @@ def test_an_inserted_negation_in_a_damaged_copy_still_counts() -> None:
     for position in (10, 60, 110, 160):
         damaged[position] = "蛙"
     assert "negation" in compare(text, "".join(damaged).replace("宜手术", "不宜手术"), 200).kinds
+
+
+CASE = "一名六十岁女性因反复上腹隐痛伴食欲减退半年就诊，体温正常，巩膜无黄染，上腹轻压痛"
+SAME_CASE = [
+    ("瞳孔等大，对光反射存在", "曈孔等大，对光反射存在"),  # look-alike, by a scanner
+    ("腹部胀痛，疼痛明显", "腹部涨痛，疼痛明显"),  # sound-alike, by a typist
+    ("血压下降，面色苍白", "血压下條，面色苍白"),  # a look-alike in place of a trend
+    ("夜间盗汗，体重下降", "夜间盗汗，体重下降，"),
+    ("胃脘胀满不适", "脘胀满不适"),  # a lost character
+    ("双肺呼吸音清，心律齐，未闻及杂音", "心律齐，未闻及杂音，双肺呼吸音清"),  # findings in another order
+    ("给予补液支持治疗后好转", "给予补液支持给予补液支持治疗后好转"),  # written twice
+    ("血压14.7/10.7kPa", "血压14.7/10.7kPa（110/80mmHg）"),
+]
+OTHER_CASE = [
+    ("应计算误诊率", "应计算漏诊率"),
+    ("给予胶体溶液", "给予液体溶液"),
+    ("心电图示前壁受累", "心电图示前间壁受累"),
+    ("呈急性起病", "呈亚急性起病"),
+    ("补充维生素C", "补充维生素"),
+    ("给予α受体阻滞剂", "给予受体阻滞剂"),
+    ("双肺呼吸音清，心律齐，未闻及杂音", "心律齐，未闻及杂音，双肺呼吸音粗"),
+    ("左侧无压痛反跳痛，双肺清", "双肺清，左侧压痛反跳痛"),
+    ("先用5mg再观察", "先观察再用5mg"),
+    ("最可能的诊断是", "首选的治疗是"),
+    ("不属于适应证的是", "属于适应证的是"),
+    ("正确的是", "错误的是"),
+    ("表述不恰当的是", "表述恰当的是"),
+    ("以下除哪项外均可见", "以下哪项可见"),
+    ("血压14.7/10.7kPa（110/80mmHg）", "血压14.7/12.7kPa（110/95mmHg）"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME_CASE)
+def test_one_case_typed_twice_differs_in_nothing(one: str, other: str) -> None:
+    a, b = (matching_key(f"{CASE}，{text}。此时应如何处理？") for text in (one, other))
+    assert compare(a, b, 100_000).kinds == compare(b, a, 100_000).kinds == ()
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER_CASE)
+def test_another_case_in_the_same_words_differs(one: str, other: str) -> None:
+    a, b = (matching_key(f"{CASE}，{text}。此时应如何处理？") for text in (one, other))
+    assert compare(a, b, 100_000).kinds
+    assert compare(a, b, 100_000).kinds == compare(b, a, 100_000).kinds
+
+
+ENGLISH = "A retired teacher reports breathlessness on exertion and a productive cough over several winters, now with {} and weight loss."
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("haemorrhage", "hemorrhage", True),
+        ("oedema of the tongue", "edema of the tongue", False),  # too short a word to tell its spellings from another
+        ("progressive wheezing", "progresive wheezing", True),
+        ("abdominal pain", "abdomnial pain", True),
+        ("ureteral stones", "urethral stones", False),
+        ("dysphagia", "dysphasia", False),
+        ("prednisone", "prednisolone", False),
+    ],
+)
+def test_two_spellings_of_an_english_word_are_a_slip_and_another_word_is_not(one: str, other: str, same: bool) -> None:
+    a, b = (matching_key(ENGLISH.format(text)) for text in (one, other))
+    assert (compare(a, b, 100_000).kinds == ()) is same
+
+
+def test_a_lost_character_is_the_subject_in_a_short_text_and_a_look_alike_is_not() -> None:
+    assert compare(matching_key("奇静脉的描述正确的是"), matching_key("静脉的描述正确的是"), 200).kinds == ("wording",)
+    assert compare(matching_key("瞳孔缩小见于哪种中毒"), matching_key("曈孔缩小见于哪种中毒"), 200).kinds == ()
+
+
+STEM = "患者发热三天伴皮疹，最可能的诊断是"
+LISTED = "\nA. 麻疹\nB. 风疹\nC. 猩红热\nD. 水痘"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kinds"),
+    [
+        (STEM, STEM + LISTED, ()),  # listed or not: one question
+        (STEM + LISTED, STEM + "（ ）\n(A) 风疹\n(B) 麻疹\n(C) 水痘\n(D) 猩红热", ()),  # in another order
+        (STEM + LISTED, STEM + LISTED.replace("水痘", "幼儿急疹"), ("choices",)),
+        (STEM + LISTED, STEM + LISTED.rpartition("\n")[0], ("choices",)),
+        (STEM + LISTED, STEM.replace("三天", "五天") + LISTED, ("number",)),
+        ("下列说法正确的是", "下列说法正确的是", ("choices",)),  # asks nothing without its choices
+        ("以下叙述，正确的是" + LISTED, "以下叙述正确的是" + LISTED, ()),
+        ("Which of the following is not true?", "Which of the following is not true?", ("choices",)),
+    ],
+)
+def test_choices_are_no_part_of_the_stem_and_tell_questions_apart_where_both_list_them(one: str, other: str, kinds: tuple[str, ...]) -> None:
+    assert compare(matching_key(one), matching_key(other), 100_000).kinds == kinds
 
 
 @pytest.mark.parametrize(

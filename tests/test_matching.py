@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medcot.matching import atoms, jaccards, matching_key, shingles, tokens
+from medcot.matching import atoms, choices, jaccards, matching_key, shingles, tokens
+from medcot.matching import stem as stem_of
 
 SAME = [
     ("女性，40岁。因饱食后腹痛，查体：全腹压痛", "女性,40岁,因饱食后腹痛。查体:全腹压痛"),
@@ -28,6 +29,15 @@ SAME = [
     ("Ⅱ型糖尿病", "II型糖尿病"),
     ("café au lait", "cafe\u0301 au lait"),
     ("a heart attack", "a <b>heart</b>  attack"),
+    ("白细胞12.5×109/L", "WBC 12.5×10<sup>9</sup>/L"),
+    ("红细胞3.0×1012/L", "红细胞计数 3.0×10的12次方/L"),
+    ("T 38.5℃，P 96次/分，BP 120/80mmHg", "体温38.5℃，脉搏每分钟96次，血压120/80mmHg"),
+    ("血红蛋白9Og/L，肿物l.5cm", "Hb90g/L,肿物1.5cm"),
+    ("女，25岁。停经2个月", "25岁女性，停经2月"),
+    ("3岁的男孩", "男孩，3岁"),
+    ("关于该药物的叙述，正确的是", "关于该药的描述正确的是"),
+    ("G-杆菌", "革兰氏阴性杆菌"),
+    ("输液500ml，静滴", "输液500毫升，静脉滴注"),
 ]
 
 DIFFERENT = [
@@ -57,6 +67,13 @@ DIFFERENT = [
     ("一般情况", "1般情况"),
     ("无发热", "有发热"),
     ("no fever", "fever"),
+    ("5×10⁹/L", "5×10⁸/L"),
+    ("109mg/L", "10⁹mg/L"),
+    ("BP", "血压120"),
+    ("维生素T", "维生素体温"),
+    ("25岁女性", "25岁男性"),
+    ("5 of 10", "50 10"),
+    ("3个月", "3个"),
 ]
 
 
@@ -78,6 +95,28 @@ def test_a_unit_word_is_not_seen_in_a_disease_or_a_trend() -> None:
     assert matching_key("CA125升高") == "ca125升高"
     assert matching_key("百日咳") == "百日咳"
     assert matching_key("2克氏针") == "2克氏针"
+
+
+@pytest.mark.parametrize(
+    ("text", "stem", "listed"),
+    [
+        ("诊断为\nA. 麻疹\nB. 风疹\nC. 水痘", "诊断为", ["麻疹", "风疹", "水痘"]),
+        ("诊断为（ ）A、风疹 B、麻疹 C、水痘", "诊断为", ["风疹", "麻疹", "水痘"]),
+        ("The cause is (A) iron (B) folate (C) lead", "the cause is", ["folate", "iron", "lead"]),
+        ("缺乏维生素A：夜盲。补充B：鱼肝油。", None, []),  # two letters are no list
+        ("A. 麻疹 B. 风疹 C. 水痘", None, []),  # no stem
+        ("给予A. 补液 B. 退热 C. 抗感染后，最可能的诊断是什么？", None, []),  # the question comes behind
+        ("发热，A. 甲 B. 乙 C. " + "丙" * 101, None, []),  # not a choice but further text
+    ],
+)
+def test_choices_at_the_end_stand_behind_the_stem_in_an_order_of_their_own(text: str, stem: str | None, listed: list[str]) -> None:
+    key = matching_key(text)
+    assert choices(key) == sorted(matching_key(choice) for choice in listed)
+    assert stem is None or stem_of(key) == matching_key(stem)
+
+
+def test_a_control_character_in_a_text_makes_no_choices() -> None:
+    assert choices(matching_key("诊断\x1f麻疹")) == choices(matching_key("？\x1f？")) == []
 
 
 def test_texts_of_punctuation_alone_are_equal_only_when_they_are() -> None:
