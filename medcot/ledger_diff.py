@@ -185,9 +185,9 @@ def _can(change: Change, rule: str) -> bool:
     if change.kind == "code":
         return True
     if rule.startswith("quality_"):
-        names: tuple[str, ...] = (f"normalize.quality.{rule.removeprefix('quality_')}",)
+        names: tuple[str, ...] = (f"normalize.quality.{rule.removeprefix('quality_')}.",)
     elif rule.startswith("pii_"):
-        names = ("normalize.pii",)
+        names = ("normalize.pii.",)
     else:
         names = () if rule in _TEXT_RULES else DEPENDS.get(rule, ("",))
     return change.name.startswith(names)
