@@ -112,6 +112,15 @@ class Result:
         return [pair for pair in self.pairs if pair.verdict == "conflict" and pair.a in kept and pair.b in kept]
 
     @property
+    def overruled(self) -> dict[tuple[str, str], dict[str, float]]:
+        """The duplicates whose two rows both stay, since both are settled: (a, b) → Jaccard by key."""
+        kept, found = set(self.kept), dict[tuple[str, str], dict[str, float]]()
+        for pair in self.pairs:
+            if pair.verdict == "duplicate" and pair.a in kept and pair.b in kept:
+                found.setdefault((pair.a, pair.b), {})[pair.key] = pair.jaccard
+        return found
+
+    @property
     def largest_cluster(self) -> int:
         """The most rows that one kept row stands for, itself included; 0 without rows."""
         return 1 + max(Counter(removal.related_id for removal in self.removals).values(), default=0) if self.kept else 0

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,7 +131,7 @@ R = TypeVar("R", RawRecord, Record)
 
 def record_row(record: RawRecord | Record) -> dict[str, Any]:
     """A record as its JSON object; fields that are None are left out."""
-    return {name: value for name, value in asdict(record).items() if value is not None}
+    return {name: value for name in type(record).__slots__ if (value := getattr(record, name)) is not None}
 
 
 def write_records(directory: Path, records: Iterable[RawRecord] | Iterable[Record]) -> None:

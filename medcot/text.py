@@ -23,6 +23,8 @@ class Rule(NamedTuple):
 # Think tags, tool tags, and the <|name|> family; read_control_tokens folds the full-width cousins, <｜name｜> among them, into it.
 _CONTROL_TOKEN = re.compile(r"</?(?:think|tool_call|tool_response)>|<\|[^<>|\s]{1,64}\|>", re.IGNORECASE)
 
+OPENING = "<＜﹤"  # every control token begins with one of these: all characters in whose folded form there is a `<`
+
 # Zero width space, word joiner, byte order mark inside a text, soft hyphen. Not ZWJ and ZWNJ: emoji and scripts need them.
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
 _LINE_ENDS = re.compile("\r\n|[\r\u2028\u2029]")
@@ -105,5 +107,7 @@ def find_control_token(text: str) -> str | None:
 
     The token is returned folded: `＜think＞`, `<ｔhink>` and `<think>` are all `<think>`.
     """
+    if not any(bracket in text for bracket in OPENING):
+        return None
     match = _CONTROL_TOKEN.search(unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)))
     return match.group() if match else None

@@ -6,7 +6,7 @@ Writes  data/dedup/records.jsonl         the survivors
         data/dedup/similarity.csv        how many pairs of each Jaccard, for dvc plots
         data/dedup/rules.json            keys and params, for rows that are compared with the survivors later
         data/dedup/conflicts.jsonl       near-identical survivors that state different facts, side by side, for a reviewer
-        data/ledger/parts/dedup.parquet  each removal with its kept witness, each conflict on both sides
+        data/ledger/parts/dedup.parquet  each removal with its kept witness, each conflict on both sides, duplicates kept by decision
         metrics/dedup.json               num_input == num_kept + every num_removed_*; canaries.<key>: the recall of the search
 Run     dvc repro dedup     or     python -m stages.dedup
 """
@@ -49,10 +49,14 @@ def dedup(records: Sequence[Record], params: DedupParams) -> Result:
 
 
 def events(result: Result, records: Sequence[Record]) -> Iterator[Event]:
-    """The ledger's events: conflicts on both sides, and the removals."""
+    """The ledger's events: conflicts on both sides, duplicates that a curator keeps both, and the removals."""
     for pair in result.conflicts:
         for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
             yield Event(one, "dedup", "conflict", "conflict", f"{pair.key}: {pair.detail}", other, pair.jaccard)
+    for (a, b), keys in result.overruled.items():
+        detail = f"duplicate by {' and '.join(keys)}; kept by the curator"
+        for one, other in ((a, b), (b, a)):
+            yield Event(one, "dedup", "flagged", "curator", detail, other, max(keys.values()))
     answers = {record.id: matching_key(record.answer) for record in records}
     for removal in result.removals:
         # A copy of the question may answer otherwise: it goes all the same, and the curator can find it.

@@ -223,6 +223,11 @@ def test_a_record_that_a_curator_kept_stays_and_its_copies_go(in_tmp: Path) -> N
     assert len(read_records(DEDUP)) == 2
     # They stay near for the split, so that they never part into train and test.
     assert pl.read_parquet(DEDUP / "pairs.parquet")["verdict"].to_list() == ["duplicate"]
+    flagged = pl.read_parquet(PART).filter(pl.col("action") == "flagged")
+    assert flagged.select("id", "rule", "detail", "related_id").rows() == [
+        (one, "curator", "duplicate by question; kept by the curator", other)
+        for one, other in sorted([(rows[0].id, cut_off.id), (cut_off.id, rows[0].id)])
+    ]
 
 
 def test_canaries_measure_the_recall_and_never_leave_the_stage(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:

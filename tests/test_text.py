@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections import Counter
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medcot.text import RULES, apply_rule, find_control_token, normalize_text
+from medcot.text import OPENING, RULES, apply_rule, find_control_token, normalize_text
 
 FULL_WIDTH = {0xFF01 + i: 0x21 + i for i in range(94)}
 NUMBER = re.compile(r"\d+(?:\.\d+)*")
@@ -147,3 +148,9 @@ def test_the_reading_of_facts_notices_a_lost_digit_and_a_lost_negation() -> None
     assert facts("5 mg 无发热") != facts("50 mg 无发热")
     assert facts("10⁹/L no pain") != facts(unicodedata.normalize("NFKC", "10⁹/L no pain"))
     assert facts("no pain") != facts("pain")
+
+
+def test_no_other_character_folds_into_the_bracket_that_begins_a_control_token() -> None:
+    folding = [chr(i) for i in range(sys.maxunicode + 1) if "<" in unicodedata.normalize("NFKC", chr(i))]
+    assert sorted(folding) == sorted(OPENING)
+    assert [find_control_token(f"痛{bracket}think>") for bracket in OPENING] == ["<think>"] * len(OPENING)
