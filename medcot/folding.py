@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import re
 
+_STRAY_CARET = re.compile(r"(?<![0-9)])\^")
+_PLUS_MINUS = re.compile(r"\+\s?/\s?-")
+_BETWEEN_NUMBERS = re.compile(r"(?<=[0-9])(?:\s*([/x×])\s*|-+|\s+-+\s+)(?=[0-9])")
+_THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
+_MINUS = re.compile(r"(?<=\()\s*-\s*(?=\))|(?<![0-9-])-(?=[0-9])|(?<=[a-z0-9)])-(?=[\s,;:)、。/]|$)")
 _DIGIT_VALUES = {
     char: value for value, chars in enumerate(("零〇", "一", "二两", "三", "四", "五", "六", "七", "八", "九")) for char in chars
 }
@@ -58,12 +63,15 @@ LONGEST_CHOICE = 100  # characters; what follows the last letter and is longer i
 
 def fold_signs(text: str) -> str:
     """Keep a superscript's mark after a digit, give ranges one dash, and tell a minus sign from a hyphen."""
-    text = re.sub(r"(?<![0-9)])\^", "", text).replace("^-", "^−")
-    text = re.sub(r"\+\s?/\s?-", "±", text).replace(">=", "≥").replace("<=", "≤")
-    text = re.sub(r"(?<=[0-9])(?:\s*([/x×])\s*|-+|\s+-+\s+)(?=[0-9])", lambda match: {"x": "×", None: "-"}.get(match[1], match[1]), text)
-    text = re.sub(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])", lambda match: match[0].replace(",", ""), text)
-    minus = r"(?<=\()\s*-\s*(?=\))|(?<![0-9-])-(?=[0-9])|(?<=[a-z0-9)])-(?=[\s,;:)、。/]|$)"
-    return re.sub(minus, "−", text)
+    if "^" in text:
+        text = _STRAY_CARET.sub("", text).replace("^-", "^−")
+    if "+" in text:
+        text = _PLUS_MINUS.sub("±", text)
+    text = text.replace(">=", "≥").replace("<=", "≤")
+    text = _BETWEEN_NUMBERS.sub(lambda match: {"x": "×", None: "-"}.get(match[1], match[1]), text)
+    if "," in text:
+        text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+    return _MINUS.sub("−", text) if "-" in text else text
 
 
 def fold_units(text: str) -> str:
@@ -79,7 +87,9 @@ def fold_units(text: str) -> str:
 
 def fold_scan(text: str) -> str:
     """Read a scanner's letters inside numbers as the digits they were: 9Og is 90g, l.0cm is 1.0cm."""
-    return _SCANNED_ONE.sub("1", _SCANNED_ZERO.sub("0", text))
+    if "o" in text:
+        text = _SCANNED_ZERO.sub("0", text)
+    return _SCANNED_ONE.sub("1", text) if "l." in text or "|." in text else text
 
 
 def fold_words(text: str) -> str:

@@ -35,7 +35,8 @@ _WIDE = "".join(f"{chr(low)}-{chr(high)}" for low, high in WIDE_RANGES)
 _NUMBER = r"[0-9]+(?:(?:[.,:/×-]|\^[−+]?)[0-9]+)*"
 _WORD = rf"[^\s0-9{_WIDE}{SIGNS}{re.escape(SEPARATORS)}]"
 TOKEN = re.compile(rf"(?:{_NUMBER}|{_WORD})+|[{_WIDE}{SIGNS}]")
-_RUN = re.compile(rf"(?:{_NUMBER}|{_WORD})+|[{_WIDE}{SIGNS}]+")
+_STRAY_SEPARATOR = re.compile(r"(?<![0-9])[.,:/×^-]|[.,:/×-](?![0-9])|\^(?![−+]?[0-9])")
+_SPACE_BY_WIDE = re.compile(rf" (?=[{_WIDE}{SIGNS}])|(?<=[{_WIDE}{SIGNS}]) ")
 ATOM = re.compile(rf"[0-9{re.escape(SEPARATORS)}]|{_WORD}+|[{_WIDE}{SIGNS}]")
 
 _BLOCK_TAG = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|td|th|table|tbody|img)(?:\s[^<>]*)?/?>", re.I)
@@ -105,13 +106,8 @@ def _raised(chars: str) -> str:
 
 
 def _join(text: str) -> str:
-    parts: list[str] = []
-    after_word = False
-    for run in _RUN.findall(text):
-        is_word = fold_table()[ord(run[0])] >> POINT_BITS != SINGLE
-        parts.append(f" {run}" if is_word and after_word else run)
-        after_word = is_word
-    return "".join(parts)
+    """Drop separators that are not between digits and all spaces but those between two words."""
+    return _SPACE_BY_WIDE.sub("", " ".join(_STRAY_SEPARATOR.sub(" ", text).split()))
 
 
 @lru_cache(maxsize=1)
