@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from medcot.canaries import ENOUGH, Canary, levels, plant, summarise, warning
 from medcot.matching import matching_key, tokens
-from medcot.neardup import QUESTION, ROW, KeyIndex, KeyParams, deduplicate, rank
+from medcot.neardup import QUESTION, ROW, KeyIndex, KeyParams, deduplicate, near_pairs, rank
 from medcot.statistics import lower_bound
 
 HAN = [chr(point) for point in range(0x5000, 0x5400)]
@@ -145,6 +145,23 @@ def test_the_search_finds_them_and_the_real_pairs_are_those_without_them(params:
     assert index.search.canaries["num_planted"] == 80
     assert index.search.canaries["recall"] >= 79 / 80
     assert bare.search.canaries == {"num_planted": 0}
+
+
+@pytest.mark.parametrize("params", [ROW, QUESTION], ids=["row", "question"])
+def test_the_search_measures_the_similarity_that_a_canary_claims(params: KeyParams) -> None:
+    """Also for long texts, which are searched as they were typed, and for questions that list their choices."""
+    choices = " A. 心绞痛 B. 心肌梗死 C. 肺栓塞 D. 主动脉夹层"
+    keys = [
+        *corpus(20),
+        *(matching_key(text + choices) for text in corpus(20, 40)),
+        *(f"{text}，<br>（{text}）。Yes!" for text in corpus(20, 400)),
+    ]
+    planted = plant(keys, params.shingle_size, params.threshold, len(keys), 1)
+    assert {canary.original // 20 for canary in planted} == {0, 1, 2}
+    found = near_pairs([*keys, *(canary.key for canary in planted)], params, 1)
+    measured = {b - len(keys): value for a, b, value in found if b >= len(keys) and a == planted[b - len(keys)].original}
+    assert len(measured) >= 0.98 * len(planted)
+    assert all(value == pytest.approx(planted[i].jaccard, abs=1e-12) for i, value in measured.items())
 
 
 def test_a_search_with_too_few_permutations_is_seen_to_miss_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

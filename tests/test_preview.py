@@ -14,6 +14,8 @@ import pytest
 from conftest import ROOT
 
 from medcot.cli import main
+from medcot.dedup_params import DedupParams
+from medcot.params import load_section
 from medcot.records import Record, short_hash, write_jsonl, write_records
 from medcot.stage import run_stage
 from stages import dedup as stage
@@ -73,7 +75,7 @@ def columns(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[fl
 
 def run_at(key: str, threshold: float) -> dict[str, int]:
     """What the stage itself does at this threshold."""
-    params = stage.load_section("dedup", stage.DedupParams)
+    params = load_section("dedup", DedupParams)
     text = Path("params.yaml").read_text(encoding="utf-8")
     start = text.index(f"\n  {key}:", text.index("\ndedup:"))
     was = f"threshold: {getattr(params, key).threshold}"
