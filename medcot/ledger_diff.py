@@ -227,7 +227,7 @@ def because(causes: Sequence[Change], recorded: bool) -> Sentence:
 
 def _describe(change: Change) -> Sentence:
     if change.kind == "code":
-        return Sentence(f"stage {change.stage} changed its code ({change.name})", f"阶段 {change.stage} 的代码有变（{change.name}）")
+        return Sentence(f"stage {change.stage} changed its code ({change.name})", f"{change.stage} 阶段的代码有变（{change.name}）")
     if change.kind == "input" and not change.name.startswith("hub."):
         return Sentence(f"{change.name} changed", f"{change.name} 有变")
     before, after = ("—" if value is None else value for value in (change.before, change.after))
