@@ -17,7 +17,10 @@ _DIGIT_VALUES = {
 }
 _POWERS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
 # 一 before 名, 位, 例 or 个 alone is an article and stays as it is.
-_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万]+(?=年|岁|天|周|日(?!咳)|个?月|个?小时|分钟|秒|次(?!性)|片|粒|支|滴|倍|级|期|型)")
+_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万]+(?=年|岁|天|周|日(?!咳)|个?月|个?小时|分钟|秒|次(?!性)|片|粒|支|滴|倍|级|期|型|度)")
+# Ⅱ型 is 2型, and so a number for the guard.
+_ROMAN = re.compile(r"(?<![a-z0-9])(i{1,3}|iv|v)\s?(?=[型级度期])")
+_ROMAN_VALUES = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5"}
 _AFTER_NUMBER = {
     "mg": r"毫克|milligrams?", "ug": r"微克|mcg|micrograms?", "kg": r"千克|公斤|kilograms?", "g": r"克(?![氏隆罗拉林雷])|grams?",
     "ml": r"毫升|millilit(?:er|re)s?", "l": r"升(?![高至到压])|lit(?:er|re)s?", "cm": r"厘米|公分", "mmhg": r"毫米汞柱", "mm": r"毫米",
@@ -44,6 +47,8 @@ _WORDS = {
     "病人": "患者", "病员": "患者", "病儿": "患儿", "药物": "药", "男性": "男", "女性": "女", "体格检查": "查体", "体检": "查体",
     "叙述": "描述", "表述": "描述", "陈述": "描述", "说法": "描述", "论述": "描述", "其它": "其他", "浮肿": "水肿", "罗音": "啰音",
     "白细胞计数": "白细胞", "白细胞数": "白细胞", "红细胞计数": "红细胞", "红细胞数": "红细胞", "血小板计数": "血小板", "血沉": "红细胞沉降率",
+    "最恰当": "最佳", "最合适": "最佳", "最适宜": "最佳", "最适当": "最佳", "最好": "最佳", "最有可能": "最可能", "病因": "原因", "机理": "机制",
+    "措施": "方法", "办法": "方法", "方式": "方法", "处置": "处理", "特征": "特点", "依照": "根据", "按照": "根据", "依据": "根据", "剖腹产": "剖宫产",
     "革兰氏": "革兰", "肌注": "肌内注射", "静滴": "静脉滴注", "静注": "静脉注射", "心肌梗塞": "心肌梗死", "脑梗塞": "脑梗死",
 }  # fmt: skip
 _WORD = re.compile("|".join(_WORDS))
@@ -77,6 +82,7 @@ def fold_signs(text: str) -> str:
 def fold_units(text: str) -> str:
     """Give numerals before a measure word, units and exponents one spelling."""
     text = _NUMERAL.sub(lambda match: str(numeral(match[0])), text)
+    text = _ROMAN.sub(lambda match: _ROMAN_VALUES[match[1]], text)
     text = _PER_MINUTE.sub(r"\1次/min", _MONTHS.sub("", text))
     after_number, after_slash = list(_AFTER_NUMBER), list(_AFTER_SLASH)
     text = _UNIT_AFTER_NUMBER.sub(lambda match: after_number[(match.lastindex or 1) - 1], text)
