@@ -115,25 +115,47 @@ def test_every_record_of_the_sample_is_accounted_for(sample: Path) -> None:
 def test_every_planted_flaw_meets_its_fate(sample: Path) -> None:
     frame = ledger(sample)
     end = {row["source_row"]: row for row in ends(frame).iter_rows(named=True)}
-    conflicts = set(frame.filter(pl.col("action") == "conflict")["source_row"])
+    events = set(frame.filter(pl.col("action").is_in(["conflict", "flagged"])).select("source_row", "rule").iter_rows())
     with (sample / "data/sample/manifest.csv").open(encoding="utf-8", newline="") as file:
         planted = list(csv.DictReader(file))
-    assert len(planted) >= 40
-    wrong = [flaw for flaw in planted if not _as_planned(flaw, end, conflicts)]
+    assert len(planted) == 71
+    wrong = [flaw for flaw in planted if not _as_planned(flaw, end, events)]
     assert wrong == []
+    personal = {int(flaw["row"]) - 1 for flaw in planted if flaw["flaw"] == "personal_data"}
+    assert {row for row, rule in events if rule.startswith("pii_")} == personal
+    assert not {rule for _, rule in events if rule.startswith("quality_")}, "the sample is well written, but for what is planted"
 
 
-def _as_planned(flaw: dict[str, str], end: dict[int, dict[str, Any]], conflicts: set[int]) -> bool:
+def _as_planned(flaw: dict[str, str], end: dict[int, dict[str, Any]], events: set[tuple[int, str]]) -> bool:
     here = end[int(flaw["row"]) - 1]
-    if flaw["rule"] == "conflict":
-        return here["action"] == "kept" and int(flaw["row"]) - 1 in conflicts
+    if flaw["fate"] == "kept":
+        return here["action"] == "kept" and all((int(flaw["row"]) - 1, rule) in events for rule in flaw["rule"].split())
     if flaw["fate"] == "one_of_pair":
         pair = (here, end[int(flaw["partner_row"]) - 1])
         gone = [row for row in pair if row["action"] == "removed" and row["rule"] == flaw["rule"]]
         return len(gone) == 1 or all(row["action"] == "removed" for row in pair)
-    if flaw["fate"] == "kept":
-        return bool(here["action"] == "kept")
     return (here["action"], here["rule"]) == (flaw["fate"], flaw["rule"])
+
+
+def test_decisions_bring_records_back_from_every_stage_and_go_with_them_to_the_end(sample: Path, tmp_path: Path) -> None:
+    before, directory = ledger(sample), make_workspace(tmp_path)
+    end = {row["source_row"]: row for row in ends(before).iter_rows(named=True)}
+    read = dict(before.filter(pl.col("action") == "read").select("source_row", "hash_after").iter_rows())
+    gone = {rule: min(row for row, event in end.items() if event["rule"] == rule) for rule in (*BEATEN, *UNBEATEN)}
+    lines = [f"{read[row]},keep,a good row all the same,chen,2026-01-31,,," for row in gone.values()]
+    with (directory / "data/curation/decisions.csv").open("a", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    assert run(directory, *DATA_STAGES)[0] == 0
+    frame = check_accounts(directory, len(end))
+    after = {row["source_row"]: row for row in ends(frame).iter_rows(named=True)}
+    assert {rule: after[gone[rule]]["action"] for rule in BEATEN} == dict.fromkeys(BEATEN, "kept")
+    assert {rule: after[gone[rule]]["rule"] for rule in UNBEATEN} == {rule: rule for rule in UNBEATEN}
+    decided = frame.filter(pl.col("rule") == "curator")
+    assert set(gone.values()) <= set(decided["source_row"])
+
+
+BEATEN = ("answer_equals_question", "exact_copy", "near_duplicate", "exact_question", "contaminated")
+UNBEATEN = ("invalid_json", "missing_field", "empty_field", "control_token", "cutoff_len")
 
 
 def test_another_order_of_rows_and_another_hash_seed_give_the_same_bytes(tmp_path: Path) -> None:

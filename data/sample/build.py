@@ -27,7 +27,7 @@ NUM_CLEAN, NUM_SPARE, NUM_BASE, NUM_PHRASE_ROWS = 645, 34, 1500, 400
 ENGLISH = 0.2
 CLEAN_LIMITS = (0.45, 0.65)  # Jaccard of questions and of whole rows; the pipeline removes from .5 and .8
 BASE_LIMITS = (0.75, 0.85)
-COLUMNS = ("row", "flaw", "partner_row", "fate", "rule", "later", "note")
+COLUMNS = ("row", "flaw", "partner_row", "fate", "rule", "note")
 
 
 def main(out: Path = HERE) -> None:
@@ -55,7 +55,7 @@ def manifest(order: list[Row | Planted]) -> list[str]:
     for item, number in row_of.items():
         if isinstance(item, Planted):
             partner = row_of[item.partner] if item.partner else ""
-            writer.writerow((number, item.flaw, partner, item.fate, item.rule, item.later, item.note))
+            writer.writerow((number, item.flaw, partner, item.fate, item.rule, item.note))
     return table.getvalue().splitlines()
 
 

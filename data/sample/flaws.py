@@ -30,7 +30,6 @@ class Planted:
     flaw: str
     fate: str
     rule: str = ""
-    later: str = ""
     note: str = ""
     partner: Row | None = None
 
@@ -155,17 +154,17 @@ class Planter:
     def _personal(self) -> Iterator[Planted]:
         number = fake_id("999999", "19010203", "004")
         notes = [
-            ("zh", "id number", f"（身份证号{number}）"),
-            ("zh", "mobile number", "（联系电话15400000012）"),
-            ("zh", "e-mail", "（报告请发 wang.fictitious@example.com）"),
-            ("zh", "hospital number", "（住院号：00001234）"),
-            ("zh", "two items", "（门诊号：M0000567，家属手机15400000034）"),
-            ("en", "e-mail", " Send the report to test.patient@example.com."),
+            ("zh", "id number", "pii_id_number", f"（身份证号{number}）"),
+            ("zh", "mobile number", "pii_mobile", "（联系电话15400000012）"),
+            ("zh", "e-mail", "pii_email", "（报告请发 wang.fictitious@example.com）"),
+            ("zh", "hospital number", "pii_record_number", "（住院号：00001234）"),
+            ("zh", "two items", "pii_record_number pii_mobile", "（门诊号：M0000567，家属手机15400000034）"),
+            ("en", "e-mail", "pii_email", " Send the report to test.patient@example.com."),
         ]
-        for lang, note, addition in notes:
+        for lang, note, rules, addition in notes:
             row = self._fresh(lang)
             line = to_line(replace(row, question=row.question + addition))
-            yield Planted(line, "personal_data", "kept", later="pii", note=f"{note}, fictitious")
+            yield Planted(line, "personal_data", "kept", rules, note=f"{note}, fictitious")
 
     def _over_long(self) -> Iterator[Planted]:
         diseases = self._dice.sample(list(self._facts), len(self._facts))
