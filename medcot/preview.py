@@ -36,7 +36,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A threshold, what comes of it, and the compared pairs that it only just lets in, the nearest to it first."""
+    """A threshold, what comes of it, and the compared pairs that it lets in and the next threshold does not, the nearest to it first."""
 
     threshold: float
     counts: Counts
@@ -105,7 +105,7 @@ def preview(
         searched[name] = params.model_copy(update=changed)
     indexes = [KeyIndex(key, texts, searched[key], seed) for key, (texts, _) in keys.items()]
     columns = []
-    for threshold in wanted:
+    for threshold, following in zip(wanted, [*wanted[1:], 2.0], strict=True):
         result = survivors(ids, [index.at(threshold) if index.name == name else index for index in indexes], ranks, settled)
         pairs = [pair for pair in result.pairs if pair.key == name]
         verdicts = Counter(pair.verdict for pair in pairs)
@@ -119,5 +119,6 @@ def preview(
             conflicts_kept=len({(pair.a, pair.b) for pair in result.conflicts}),
             largest_cluster=result.largest_cluster,
         )
-        columns.append(Column(threshold, counts, sorted(pairs, key=lambda pair: (pair.jaccard, pair.a, pair.b))))
+        nearest = sorted((pair for pair in pairs if pair.jaccard < following), key=lambda pair: (pair.jaccard, pair.a, pair.b))
+        columns.append(Column(threshold, counts, nearest))
     return columns

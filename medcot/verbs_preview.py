@@ -33,9 +33,9 @@ def add_dedup_preview(verbs: Any) -> None:
     parser = verbs.add_parser(
         "dedup-preview",
         help="compare several thresholds of dedup, running no stage / 不运行任何阶段，比较去重的多个阈值",
-        description="What dedup would find and remove at several thresholds of one key, the present one among them (*), and the pairs that "
-        "each only just lets in. Reads data/normalized and params.yaml, or a FILE as `medcot dedup` does; changes nothing. / "
-        "按一个键的多个阈值（含当前值，标 *），去重会找到并移除什么，以及刚好达到各阈值的数据对。"
+        description="What dedup would find and remove at several thresholds of one key, the present one among them (*), and the pairs "
+        "whose fate hangs on it. Reads data/normalized and params.yaml, or a FILE as `medcot dedup` does; changes nothing. / "
+        "按一个键的多个阈值（含当前值，标 *），去重会找到并移除什么，以及取决于它的数据对。"
         "读取 data/normalized 与 params.yaml；给出 FILE 时与 `medcot dedup` 相同。不修改任何文件。",
     )
     parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="instead of data/normalized / 代替 data/normalized")
@@ -84,7 +84,7 @@ def _table(found: Preview) -> Iterator[str]:
 
 
 def _pairs(found: Preview, examples: int) -> Iterator[str]:
-    yield "the pairs next above each threshold / 刚好达到各阈值的数据对"
+    yield "pairs that a threshold lets in and the next one does not / 达到某阈值、但未达到下一个阈值的数据对"
     for column in found.columns:
         for pair in column.nearest[: examples or NEAREST]:
             verdict = f"{pair.verdict} ({pair.detail})" if pair.detail else pair.verdict

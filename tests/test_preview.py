@@ -123,11 +123,12 @@ def test_nothing_is_written(project: Path, capsys: pytest.CaptureFixture[str]) -
     assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
 
 
-def test_the_pairs_next_above_a_threshold_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_pairs_whose_fate_hangs_on_a_threshold_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["dedup-preview", "--thresholds", "0.6"])
     shown = [line.split() for line in capsys.readouterr().out.split("\n\n")[1].splitlines()[1:]]
     ids = {row.id for row in corpus()}
     assert len(shown) == 6
+    assert max(float(line[1]) for line in shown[:3]) < 0.6
     for threshold, jaccard, *_, one, other in shown:
         assert float(jaccard) >= float(threshold)
         assert {one, other} <= ids
