@@ -170,17 +170,14 @@ def head(record: RawRecord | None) -> str:
     """The first characters of what a list shows: the question, or the raw text of an unreadable row; masked before it is cut."""
     if record is None:
         return ""
-    text = record.raw if record.raw is not None else record.question
-    return " ".join(shown(text)[: 4 * HEAD].split())[:HEAD]
+    texts = [clean(record.raw)] if record.raw is not None else _texts(record)
+    return " ".join(mask(texts[0], Numbering(*texts))[: 4 * HEAD].split())[:HEAD]
 
 
-def shown(value: Any) -> str:
-    """A field's value as the page shows it: text masked, another type as its JSON, nothing as an empty text."""
-    return masked(_text(value))
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else clean(value if isinstance(value, str) else canonical(value))
+def _texts(record: RawRecord) -> list[str]:
+    """The three fields as text: another type as its JSON, nothing as an empty text."""
+    values = [getattr(record, name) for name in TEXT_FIELDS]
+    return ["" if value is None else clean(value if isinstance(value, str) else canonical(value)) for value in values]
 
 
 def clean(text: str) -> str:
@@ -222,8 +219,8 @@ def _text_entry(raw: RawRecord | None, record: Record | None, steps: Steps | Non
     if raw is None:
         return {}
     if raw.raw is not None:
-        return {"unreadable": shown(raw.raw)}
-    values = [_text(getattr(raw, name)) for name in TEXT_FIELDS]
+        return {"unreadable": masked(clean(raw.raw))}
+    values = _texts(raw)
     numbering = Numbering(*values)  # one for all versions, so that a value has the same placeholder in each
     entry: dict[str, Any] = {"raw": [mask(value, numbering) for value in values]}
     hidden = [i for i, value in enumerate(values) if entry["raw"][i] != value]

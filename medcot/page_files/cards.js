@@ -68,7 +68,7 @@ const similarityText = (event) => (event.similarity === null ? null : `${t("simi
 function detailText(event) {
   const name = data.core.rules[event.rule][2];
   if (!event.detail) return "";
-  if (data.core.rules[event.rule][1] === "changed") return t("changed_fields", { fields: event.detail.split(", ").map((field) => fieldWord(field)).join(t("list_comma")) });
+  if (data.core.rules[event.rule][1] === "changed") return t("changed_fields", { fields: event.detail.split(", ").map((field) => field.replace(/^\w+/, fieldWord)).join(t("list_comma")) });
   if (name === "conflict") return event.detail.replace(/^(\w+): (.*)$/, (_, key, kinds) => t("conflict_detail", { key: t("key_" + key), kinds: kindWords(kinds) }));
   if (["exact_copy", "exact_question", "near_duplicate"].includes(name)) return event.detail.replace(/^(\w+)(?:; the answers differ: (.*))?$/, (_, key, kinds) => t("found_by", { key: t("key_" + key) }) + (kinds ? t("answers_differ", { kinds: kindWords(kinds) }) : ""));
   return event.detail.replace(/\b(question|reasoning|answer)\b(?=[:,]|$)/g, fieldWord).replace(/^(\d+) tokens, cutoff_len (\d+)$/, (_, n, limit) => t("detail_length", { n: number(Number(n)), limit: number(Number(limit)) })).replace(/: no text$/, `: ${t("empty_text")}`).replace(/: no value$/, `: ${t("no_value")}`);
@@ -83,8 +83,9 @@ const kindWords = (kinds) => kinds.split(", ").map((kind) => t("fact_" + kind)).
 
 // What there is to see for one event.
 function evidence(i, rule) {
-  const event = eventOf(i, rule), action = data.core.rules[rule][1];
+  const event = eventOf(i, rule);
   if (!event) return fullTexts(i);
+  const action = data.core.rules[rule][1];
   if (event.related !== null) return compare(event.related, i, [t(ends(rule) ? "kept_row" : "other_row"), t(ends(rule) ? "removed_row" : "this_row")]);
   return action === "changed" ? changes(i, rule) : fullTexts(i);
 }

@@ -1,7 +1,7 @@
 // Differences between two texts, and characters that cannot be seen made visible.
 
 // A Han character is a token, a word or a number is one, all else is one each: 0.5 mg and 0.05 mg differ in a whole number.
-const TOKEN = /\p{Script=Han}|[\p{L}\p{M}]+|\p{N}+(?:[.,:/]\p{N}+)*|\r\n|[\s\S]/gu;
+const TOKEN = /\p{Script=Han}|[\p{L}\p{M}]+|\p{N}+(?:[.,:/]\p{N}+)*|[\s\S]/gu;
 const MAX_STEPS = 1500; // edits; two texts further apart are shown as two texts
 
 function tokens(text) {

@@ -94,13 +94,13 @@ function recordsView() {
   const side = h("div", { class: "side" }, filters(), count, found.length ? box : empty(t("nothing_found")));
   const detail = h("div", { class: "main-record", id: "detail" }, route.record === undefined ? empty(t("choose_record")) : chosen === undefined ? empty(t("no_such_record", { id: route.record })) : [h("p", { class: "back" }, link(listHash(), {}, "← " + t("back_to_list"))), recordView(chosen)]);
   box.addEventListener("scroll", () => drawRows(box));
+  box.firstChild.style.height = found.length * ROW + "px"; // before it is scrolled
   requestAnimationFrame(() => { box.scrollTop = Math.max(0, data.at * ROW - box.clientHeight / 2); drawRows(box); });
   return h("div", { class: "split" + (route.record === undefined ? "" : " open") }, side, detail);
 }
 
 function drawRows(box) {
   const inner = box.firstChild, first = Math.max(0, Math.floor(box.scrollTop / ROW) - 5), last = Math.min(data.found.length, Math.ceil((box.scrollTop + box.clientHeight) / ROW) + 5);
-  inner.style.height = data.found.length * ROW + "px";
   replace(inner, data.found.slice(first, last).map((i, at) => {
     const row = link(listHash(i), { class: "list-row" + (route.record === data.core.records.id[i] ? " chosen" : "") + (data.at === first + at ? " at" : ""), role: "option", "aria-selected": String(route.record === data.core.records.id[i]), tabindex: -1 }, h("span", { class: "list-top" }, h("span", { class: "id" }, data.core.records.id[i]), fateBadge(i), decisionBadge(i)), h("span", { class: "list-head" }, data.core.records.head[i] || "–"));
     row.style.top = (first + at) * ROW + "px";
