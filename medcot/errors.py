@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import partial
 
 MAX_VALUE_CHARS = 120
 
@@ -22,6 +23,10 @@ class MedcotError(Exception):
         self.place, self.what, self.remedy, self.got = place, what, remedy, got
         value = "" if got is None else f", got {one_line(got)}"
         super().__init__(printable(f"{place}: {what}{value}; {remedy}"))
+
+    def __reduce__(self) -> tuple[object, tuple[str, str, str]]:
+        """An error of a task in another process comes back as it was."""
+        return partial(type(self), got=self.got), (self.place, self.what, self.remedy)
 
 
 class DataError(MedcotError):

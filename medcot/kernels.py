@@ -202,10 +202,28 @@ def jaccard_pairs(
         out[p] = shared / (num_ours + num_theirs - shared)
 
 
+def place(text: Any, offsets: Any, number: int, at: Any, out: Any) -> None:
+    """Copy texts to where in `out` each shall begin."""
+    for i in range(number):
+        start, to = offsets[i], at[i]
+        for j in range(offsets[i + 1] - start):
+            out[to + j] = text[start + j]
+
+
+def take(text: Any, offsets: Any, rows: Any, number: int, at: Any, out: Any) -> None:
+    """Copy the texts of these rows, each to its place in `out`."""
+    for i in range(number):
+        start, to = offsets[rows[i]], at[i]
+        for j in range(offsets[rows[i] + 1] - start):
+            out[to + j] = text[start + j]
+
+
 HELPERS = (mix, decode, token_hashes, shingle_hashes, fill)
 # By numpy's codes: u1 is a byte, i8 a 64-bit integer; * a pointer to the first of many.
 SIGNATURES = {
     sign: "u1* i8* i8 i8 u4* i8 u4* u4* i8 i8 i8 i8 u8* u8* u4* u4* u8* u8*",
     agree: "u1* i8 i8* i8 i8 u1*",
     jaccard_pairs: "u1* i8* i8* i8 i8 u4* i8 u8* u8* u8* u8* f8*",
+    place: "u1* i8* i8 i8* u1*",
+    take: "u1* i8* i8* i8 i8* u1*",
 }

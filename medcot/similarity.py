@@ -6,7 +6,7 @@ What comes out depends on the texts and the seed alone: threads share the rows o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from medcot.compiled import call
 from medcot.errors import MachineError
-from medcot.kernels import agree, jaccard_pairs, sign
+from medcot.kernels import agree, jaccard_pairs, place, sign, take
 from medcot.matching import fold_table
 from medcot.minhash import Hashes, Pairs, Signatures, bands_and_rows, pairs_in_bands, permutations
 
@@ -38,6 +38,28 @@ class Texts(NamedTuple):
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum([len(text) for text in encoded], out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded) or bytes(1), dtype=np.uint8), offsets)
+
+    @classmethod
+    def joined(cls, columns: Sequence[Texts]) -> Texts:
+        """Rows of several columns, each row's texts with line breaks between them."""
+        if len(columns) == 1:
+            return columns[0]
+        lengths = sum(np.diff(column.offsets) for column in columns) + len(columns) - 1
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        data = np.full(offsets[-1] + 1, ord("\n"), dtype=np.uint8)
+        at = offsets[:-1].copy()
+        for column in columns:
+            call(place, *column, column.number, at, data)
+            at += np.diff(column.offsets) + 1
+        return cls(data, offsets)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Texts:
+        """The texts of these rows, in their order."""
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        data = np.empty(offsets[-1] + 1, dtype=np.uint8)
+        call(take, *self, np.ascontiguousarray(rows), len(rows), offsets, data)
+        return Texts(data, offsets)
 
     @property
     def number(self) -> int:
@@ -69,7 +91,7 @@ def workers() -> int:
     return int(given)
 
 
-def signed(texts: Texts, shingle_size: int, threshold: float, num_perm: int, seed: int) -> Signed:
+def signed(texts: Texts, shingle_size: int, threshold: float, num_perm: int, seed: int, threads: int | None = None) -> Signed:
     """Sign all texts, and cut bands that find pairs at the threshold."""
     bands, rows = bands_and_rows(threshold, num_perm)
     factors, addends = permutations(num_perm, seed)
@@ -84,11 +106,11 @@ def signed(texts: Texts, shingle_size: int, threshold: float, num_perm: int, see
         whole = (factors, addends, num_perm, bands, rows, count)
         call(sign, *texts, first, last, fold_table(), shingle_size, *whole, *scratch, result.signatures, result.keys, result.prints)
 
-    _share_out(work, texts.offsets)
+    _share_out(work, texts.offsets, threads or workers())
     return result
 
 
-def similarities(texts: Texts, pairs: Pairs, shingle_size: int) -> npt.NDArray[np.float64]:
+def similarities(texts: Texts, pairs: Pairs, shingle_size: int, threads: int | None = None) -> npt.NDArray[np.float64]:
     """The exact Jaccard similarity, in [0, 1], of each pair (n, 2) of texts by their sets of shingles."""
     if not len(pairs):
         return np.zeros(0)
@@ -102,16 +124,15 @@ def similarities(texts: Texts, pairs: Pairs, shingle_size: int) -> npt.NDArray[n
         scratch = [np.empty(size, dtype=np.uint64) for size in (room, room, 4 * room + 16, 4 * room + 16)]
         call(jaccard_pairs, *texts, ordered, first, last, fold_table(), shingle_size, *scratch, found)
 
-    _share_out(work, np.concatenate(([0], np.cumsum(lengths[ordered].sum(axis=1)))))
+    _share_out(work, np.concatenate(([0], np.cumsum(lengths[ordered].sum(axis=1)))), threads or workers())
     result[order] = found
     return result
 
 
-def _share_out(work: Callable[[int, int], None], ends: npt.NDArray[np.int64]) -> None:
-    """Call work(first, last) for runs of items that are about equally long, on all workers; ends are the items' cumulated lengths."""
+def _share_out(work: Callable[[int, int], None], ends: npt.NDArray[np.int64], number: int) -> None:
+    """Call work(first, last) for runs of items that are about equally long, on so many threads; ends are the items' cumulated lengths."""
     if len(ends) < 2:
         return
-    number = workers()
     cuts = np.searchsorted(ends, np.linspace(0, ends[-1], 4 * number + 1)[1:-1])
     edges = np.unique(np.concatenate(([0], cuts, [len(ends) - 1]))).tolist()
     runs = list(pairwise(edges))
