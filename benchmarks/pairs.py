@@ -33,6 +33,7 @@ FIXTURE = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "quest
 QUESTIONS, STEMS, WITH_OPTIONS = "medical_o1_zh_questions", "cmexam_test", "cmexam_test_options"
 LABELS = ("same", "other_fact", "unrelated")
 VERDICTS = ("duplicate", "conflict", "similar", "not found")
+REWORDED = ("paraphrase", "shortened")  # the kinds of `same` that were written anew; the others were typed or scanned twice
 Texts = dict[tuple[str, str], str]
 
 
@@ -106,9 +107,7 @@ def verdict(one: str, other: str, params: KeyParams) -> tuple[str, str, float, f
 
 def judge(pairs: Iterable[LabelledPair], texts: Texts, params: KeyParams = QUESTION) -> list[Judged]:
     """Judge every labelled pair by the question key."""
-    return [
-        Judged(pair, *verdict(texts[pair.dataset_a, pair.id_a], texts[pair.dataset_b, pair.id_b], params)) for pair in pairs
-    ]
+    return [Judged(pair, *verdict(texts[pair.dataset_a, pair.id_a], texts[pair.dataset_b, pair.id_b], params)) for pair in pairs]
 
 
 def precision_and_recall(judged: Iterable[Judged]) -> tuple[int, int, int]:
@@ -141,9 +140,12 @@ def report(judged: list[Judged]) -> Iterator[str]:
             continue
         right, found, same = precision_and_recall(rows)
         yield f"\n{half}: precision {_share(right, found)}, recall {_share(right, same)}"
-        near = [row for row in rows if row.jaccard >= QUESTION.threshold]
-        right, _, same = precision_and_recall(near)
-        yield f"{half}: recall among pairs at Jaccard {QUESTION.threshold} or more {_share(right, same)}"
+        typed = [row for row in rows if row.pair.kind not in REWORDED]
+        for name, chosen in (("typed twice", typed), ("reworded", [row for row in rows if row.pair.kind in REWORDED])):
+            right, _, same = precision_and_recall(chosen)
+            yield f"{half}: recall of what was {name} {_share(right, same)}"
+        right, _, same = precision_and_recall(row for row in typed if row.jaccard >= QUESTION.threshold)
+        yield f"{half}: recall of what was typed twice, at Jaccard {QUESTION.threshold} or more {_share(right, same)}"
         yield from _table("label", {label: [row for row in rows if row.pair.label == label] for label in LABELS})
         kinds = sorted({(row.pair.label, row.pair.kind) for row in rows}, key=lambda key: (LABELS.index(key[0]), key[1]))
         yield from _table("kind", {f"{a}: {b}": [row for row in rows if (row.pair.label, row.pair.kind) == (a, b)] for a, b in kinds})

@@ -17,7 +17,7 @@ _DIGIT_VALUES = {
 }
 _POWERS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
 # 一 before 名, 位, 例 or 个 alone is an article and stays as it is.
-_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万]+(?=年|岁|天|周|日(?!咳)|个?月|个?小时|分钟|秒|次(?!性)|片|粒|支|滴|倍|级|期|型|度)")
+_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万]+(?=年|岁|天|周|日(?!咳)|个?月|个?小时|分钟|秒|次(?!性)|[片粒支滴倍级期型度])")
 # Ⅱ型 is 2型, and so a number for the guard.
 _ROMAN = re.compile(r"(?<![a-z0-9])(i{1,3}|iv|v)\s?(?=[型级度期])")
 _ROMAN_VALUES = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5"}
@@ -30,9 +30,7 @@ _AFTER_NUMBER = {
 _AFTER_SLASH = {"min": r"分钟?|minutes?", "h": r"小时|hours?|hr", "d": r"天|日|days?", "ml": r"毫升", "l": r"升"}
 _UNIT_AFTER_NUMBER = re.compile(rf"(?<=[0-9])\s*(?:{'|'.join(f'({spelling})' for spelling in _AFTER_NUMBER.values())})(?![a-z])")
 _UNIT_AFTER_SLASH = re.compile(rf"/\s*(?:{'|'.join(f'({spelling})' for spelling in _AFTER_SLASH.values())})(?![a-z])")
-_UNIT_APART = re.compile(
-    r"(?<=[0-9])\s+(?=(?:[mukn]?g|[mud]?l|[mcn]?m|mmhg|kpa|mmol|umol|iu|u|h|min|d|week|month|year|kg|bpm)(?![a-z]))"
-)
+_UNIT_APART = re.compile(r"(?<=[0-9])\s+(?=(?:[mukn]?g|[mud]?l|[mcn]?m|mmhg|kpa|mmol|umol|iu|u|h|min|d|week|month|year|kg|bpm)(?![a-z]))")
 # 3月 and 3个月 are one age; 每分钟120次 is 120次/min.
 _MONTHS = re.compile(r"(?<=[0-9])\s?个(?=月)")
 _PER_MINUTE = re.compile(r"每分钟?\s?([0-9]+(?:-[0-9]+)?)\s?次")
@@ -42,21 +40,20 @@ _SPELT_EXPONENT = re.compile(r"(?<=10)\s?的\s?([0-9]+)\s?次方")
 # Scanners read the letter o for a zero inside a number, and l for a one before a decimal point.
 _SCANNED_ZERO = re.compile(r"(?<=[0-9])o(?=[0-9.]|[mku]?g(?![a-z])|[mc]m(?![a-z])|ml(?![a-z])|[%×岁次天])|(?<=[0-9]\.)o(?![a-z])")
 _SCANNED_ONE = re.compile(r"(?<![a-z0-9])[l|](?=\.[0-9])")
-# Two words of the exam for one thing; the short one stands for both. None of them tells one case from another.
-_WORDS = {
-    "病人": "患者", "病员": "患者", "病儿": "患儿", "药物": "药", "男性": "男", "女性": "女", "体格检查": "查体", "体检": "查体",
-    "叙述": "描述", "表述": "描述", "陈述": "描述", "说法": "描述", "论述": "描述", "其它": "其他", "浮肿": "水肿", "罗音": "啰音",
-    "白细胞计数": "白细胞", "白细胞数": "白细胞", "红细胞计数": "红细胞", "红细胞数": "红细胞", "血小板计数": "血小板", "血沉": "红细胞沉降率",
-    "最恰当": "最佳", "最合适": "最佳", "最适宜": "最佳", "最适当": "最佳", "最好": "最佳", "最有可能": "最可能", "病因": "原因", "机理": "机制",
-    "措施": "方法", "办法": "方法", "方式": "方法", "处置": "处理", "特征": "特点", "依照": "根据", "按照": "根据", "依据": "根据", "剖腹产": "剖宫产",
-    "革兰氏": "革兰", "肌注": "肌内注射", "静滴": "静脉滴注", "静注": "静脉注射", "心肌梗塞": "心肌梗死", "脑梗塞": "脑梗死",
-}  # fmt: skip
+# Words that exams use alike; the first of a group stands for all. None of them tells one case from another.
+_ALIKE = """
+    患者/病人/病员 患儿/病儿 药/药物 男/男性 女/女性 查体/体格检查/体检 描述/叙述/表述/陈述/说法/论述 其他/其它 水肿/浮肿 啰音/罗音
+    白细胞/白细胞计数/白细胞数 红细胞/红细胞计数/红细胞数 血小板/血小板计数 红细胞沉降率/血沉 革兰/革兰氏 肌内注射/肌注 静脉滴注/静滴
+    静脉注射/静注 心肌梗死/心肌梗塞 脑梗死/脑梗塞 剖宫产/剖腹产 最佳/最恰当/最合适/最适宜/最适当/最好 最可能/最有可能 原因/病因
+    机制/机理 方法/措施/办法/方式 处理/处置 特点/特征 根据/依照/按照/依据"""
+_WORDS = {spelling: group.split("/")[0] for group in _ALIKE.split() for spelling in group.split("/")[1:]}
 _WORD = re.compile("|".join(_WORDS))
 # Age and sex come in either order: 女，25岁 and 25岁女性.
 _SEX_AND_AGE = re.compile(r"([男女])(孩|婴|童|患者|患儿)?[,、:;。\s]{0,2}([0-9]+(?:岁半?|个?月|d))")
 _AGE_OF = re.compile(r"(?<=[0-9])(岁半?|个?月|d)的(?=[男女])")
 _GRAM = re.compile("(?<![a-z])g([+−-])(?=[菌杆球])")
-_ABBREVIATIONS = {"bp": "血压", "wbc": "白细胞", "rbc": "红细胞", "hb": "血红蛋白", "plt": "血小板", "t": "体温", "p": "脉搏", "r": "呼吸", "n": "中性粒细胞"}
+_ABBREVIATIONS = {"bp": "血压", "wbc": "白细胞", "rbc": "红细胞", "hb": "血红蛋白", "plt": "血小板"}
+_ABBREVIATIONS |= {"t": "体温", "p": "脉搏", "r": "呼吸", "n": "中性粒细胞"}
 # Only before a value: T 38℃, P 90次, BP 120/80, WBC 12.5×10⁹.
 _ABBREVIATION = re.compile(
     r"(?<![a-z0-9])(?:(bp|wbc|rbc|hb|plt)(?=[\s:]*[0-9])|(t)(?=[\s:]*(?:3[4-9]|4[0-2])(?:\.|℃|度))|([pr])(?=[\s:]*[0-9]{1,3}(?:次|/min|bpm))|(n)(?=[\s:]*0?\.[0-9]))[\s:]*"

@@ -9,7 +9,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from medcot.statistics import Estimate, interval, paired_difference, ratio
+from medcot.statistics import Estimate, interval, paired_difference, ratio, wilson
 
 
 def rows(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,3 +92,14 @@ def test_the_interval_covers_the_true_ratio_as_often_as_it_says(n):
         hits += low <= truth <= high
     assert abs(hits / trials - 0.95) < 0.02, hits / trials
     assert math.isfinite(high)
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 7), (7, 7), (19, 19), (26, 80), (500, 1000)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_interval_of_a_proportion_is_wilson_s(hits: int, total: int, confidence: float) -> None:
+    expected = sm.stats.proportion_confint(hits, total, 1 - confidence, "wilson")
+    assert wilson(hits, total, confidence) == pytest.approx(expected)
+
+
+def test_of_nothing_any_proportion_is_possible() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
