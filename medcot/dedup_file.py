@@ -1,8 +1,8 @@
 """One file of any data set, de-duplicated as the pipeline would: what `medcot dedup` does.
 
 With `--against` the file's rows are compared with earlier survivors too, which never change: each new row is new, a copy or near-
-duplicate of a row that is kept, or in conflict with one. The earlier signatures are computed again, not stored: they would take more
-space than the texts, and the texts cannot be of another version than their signatures.
+duplicate of a row that is kept, or in conflict with one. The earlier signatures are computed again, not stored: that costs about what
+reading the rows does, and a stored index can be of another version than its texts.
 """
 
 from __future__ import annotations
@@ -31,19 +31,22 @@ KEPT_FILE = "kept.jsonl"
 class Source:
     """The rows that hold a text to compare by every key, and those that do not.
 
-    hashes  one a row, of its content
-    texts   by key, the texts of a row that are compared
+    hashes   one a row, of its content
+    texts    by key, the texts of a row that are compared
+    numbers  the row's place in its file, from 1
     """
 
     hashes: list[str] = field(default_factory=list)
     values: list[dict[str, Any]] = field(default_factory=list)
     texts: dict[str, list[list[str]]] = field(default_factory=dict)
+    numbers: list[int] = field(default_factory=list)
     others: list[Row] = field(default_factory=list)
 
     def add(self, more: Source) -> None:
         """Append another source's rows."""
         self.hashes.extend(more.hashes)
         self.values.extend(more.values)
+        self.numbers.extend(more.numbers)
         self.others.extend(more.others)
         for key, texts in more.texts.items():
             self.texts.setdefault(key, []).extend(texts)
@@ -85,13 +88,14 @@ def read_source(path: Path, keys: Sequence[str]) -> Source:
     rows = read_rows(path)
     columns = {key: _columns(rows, key, str(path)) for key in keys}
     source = Source(texts={key: [] for key in keys})
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         found = {key: [text for name in names if (text := _text((row.values or {}).get(name)))] for key, names in columns.items()}
         if row.values is None or not all(found.values()):
             source.others.append(row)
             continue
         source.hashes.append(row.hash)
         source.values.append(row.values)
+        source.numbers.append(number)
         for key, texts in found.items():
             source.texts[key].append(texts)
     return source
@@ -106,7 +110,7 @@ def _survivors(directory: Path, keys: Sequence[str]) -> Source:
     records = read_jsonl(path)
     parts = {"row": TEXT_FIELDS, "question": TEXT_FIELDS[:1]}
     texts = {key: [[record[name] for name in parts[key]] for record in records] for key in keys}
-    return Source([record["id"] for record in records], records, texts)
+    return Source([record["id"] for record in records], records, texts, list(range(1, len(records) + 1)))
 
 
 def _text(value: Any) -> str:

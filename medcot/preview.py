@@ -67,13 +67,14 @@ def preview_data(key: str, thresholds: Sequence[float]) -> Preview:
 
 
 def preview_file(file: Path, key: str, thresholds: Sequence[float]) -> Preview:
-    """Preview one file as `medcot dedup FILE` compares it; rows are called by their place among those that are compared, from 1."""
+    """Preview one file as `medcot dedup FILE` compares it; rows are called by their place in the file, from 1."""
     source, params = read_source(file, [key]), key_params(key, {})
     ids, texts = assign_ids(source.hashes), source.texts[key]
     joined = ["\n".join(parts) for parts in texts]
     ranks = [rank(parts, row_id) for parts, row_id in zip(texts, ids, strict=True)]
     columns = preview(ids, {key: (joined, params)}, ranks, SEED, key, _check(key, params, thresholds))
-    return Preview(params.threshold, columns, {row_id: f"#{i}" for i, row_id in enumerate(ids, 1)}, dict(zip(ids, joined, strict=True)))
+    names = {row_id: f"#{number}" for row_id, number in zip(ids, source.numbers, strict=True)}
+    return Preview(params.threshold, columns, names, dict(zip(ids, joined, strict=True)))
 
 
 def _check(key: str, params: KeyParams, thresholds: Sequence[float]) -> list[float]:

@@ -88,7 +88,7 @@ def _pairs(found: Preview, examples: int) -> Iterator[str]:
     for column in found.columns:
         for pair in column.nearest[: examples or NEAREST]:
             verdict = f"{pair.verdict} ({pair.detail})" if pair.detail else pair.verdict
-            yield f"{column.threshold:>9g}  {pair.jaccard:.4f}  {verdict:<24}  {found.names[pair.a]}  {found.names[pair.b]}"
+            yield f"{column.threshold:>9g}  {pair.jaccard:.4f}  {verdict:<34}  {found.names[pair.a]}  {found.names[pair.b]}"
             if examples:
                 yield from _side_by_side(pair, found)
 

@@ -137,6 +137,7 @@ def test_the_pairs_whose_fate_hangs_on_a_threshold_are_named(project: Path, caps
 
 def test_examples_show_both_texts_without_personal_data(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
+        {"Question": " "},  # not compared, but it counts in the numbers of the rows
         {"Question": "患者女，手机13812345678，二期梅毒的主要皮肤表现是什么，应当如何处理？"},
         {"Question": "患者女，手机13812345678，二期梅毒的主要皮肤表现为什么，应该如何处理？"},
         {"Question": "A man, phone 13912345678, takes 5 mg of warfarin daily for a deep vein thrombosis; what next?"},
@@ -146,10 +147,10 @@ def test_examples_show_both_texts_without_personal_data(in_tmp: Path, capsys: py
     assert main(["dedup-preview", "q.jsonl", "--examples", "5"]) == 0
     text = capsys.readouterr().out
     assert not re.search(r"1[38]\d{9}|3812345678", text)
-    assert re.search(r"#1: .*梅毒.*\[-是-\]", text)
-    assert re.search(r"#2: .*\{\+为\+\}", text)
+    assert re.search(r"#2: .*梅毒.*\[-是-\]", text)
+    assert re.search(r"#3: .*\{\+为\+\}", text)
     assert "conflict (number)" in text
-    assert re.search(r"#4: .*warfarin", text)
+    assert re.search(r"#5: .*warfarin", text)
 
 
 def test_a_file_is_compared_as_dedup_does(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
