@@ -7,10 +7,7 @@ import re
 # Longer than a term that is named again and again, shorter than a sentence.
 WINDOW = 16
 # Han characters and Latin words that a text needs before it has a language.
-MIN_WORDS = 20
-# Letters that a text adds to another, and still says nothing new: 是什么？ becomes 是。
-MAX_NEW = 1
-
+MIN_WORDS = 15
 _HAN = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]")
 _LATIN = re.compile("[A-Za-z]{2,}")
 _NOT_LETTERS = re.compile(r"[\W_]+")
@@ -89,7 +86,7 @@ def repeated_share(text: str) -> float:
 
 
 def han_share(text: str) -> float | None:
-    """The share of Han characters among Han characters and Latin words; None for a text of fewer than 20."""
+    """The share of Han characters among Han characters and Latin words; None for a text of fewer than 15."""
     han = len(_HAN.findall(text))
     total = han + len(_LATIN.findall(text))
     return han / total if total >= MIN_WORDS else None

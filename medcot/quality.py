@@ -85,7 +85,7 @@ class QualityParams(Params):
     answer_copy: SwitchParams = SwitchParams(action="drop")
     """An answer equal to the question or the reasoning, or a reasoning equal to the question, but for case, spaces and punctuation."""
     near_copy: SimilarityParams = SimilarityParams(action="flag", threshold=0.9)
-    """The same fields, nearly equal, where the later one adds no more than a letter."""
+    """The same fields, nearly equal, where the later one adds no letter."""
     refusal: SwitchParams = SwitchParams(action="drop")
     """An answer that begins by refusing to answer."""
     boilerplate: SwitchParams = SwitchParams(action="flag")
@@ -162,7 +162,7 @@ def _near_copy(record: Record, params: SimilarityParams) -> _Found | None:
     for one, other, a, b in _pairs(record):
         similarity = Indel.normalized_similarity(a, b, score_cutoff=params.threshold)
         # A question said again with its blank filled in is a good answer: what it adds counts, not only how much it shares.
-        if similarity and a != b and len(a) - LCSseq.similarity(a, b) <= defects.MAX_NEW:
+        if similarity and a != b and LCSseq.similarity(a, b) == len(a):
             return _Found(f"{one}: nearly the {other}, similarity {similarity:.2f}", similarity)
     return None
 
