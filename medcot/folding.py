@@ -18,6 +18,9 @@ _DIGIT_VALUES = {
 _POWERS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
 # 一 before 名, 位, 例 or 个 alone is an article and stays as it is.
 _NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万]+(?=年|岁|天|周|日(?!咳)|个?月|个?小时|分钟|秒|次(?!性)|[片粒支滴倍级期型度])")
+_ENGLISH = "one two three four five six seven eight nine ten"
+_ENGLISH_VALUES = {word: str(value) for value, word in enumerate(_ENGLISH.split(), 1)}
+_ENGLISH_NUMERAL = re.compile(rf"(?<![a-z])({'|'.join(_ENGLISH_VALUES)})(?=[\s-](?:hour|day|week|month|year|minute|time)s?(?![a-z]))")
 # Ⅱ型 is 2型, and so a number for the guard.
 _ROMAN = re.compile(r"(?<![a-z0-9])(i{1,3}|iv|v)\s?(?=[型级度期])")
 _ROMAN_VALUES = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5"}
@@ -42,7 +45,8 @@ _SCANNED_ZERO = re.compile(r"(?<=[0-9])o(?=[0-9.]|[mku]?g(?![a-z])|[mc]m(?![a-z]
 _SCANNED_ONE = re.compile(r"(?<![a-z0-9])[l|](?=\.[0-9])")
 # Words that exams use alike; the first of a group stands for all. None of them tells one case from another.
 _ALIKE = """
-    患者/病人/病员 患儿/病儿 药/药物 男/男性 女/女性 查体/体格检查/体检 描述/叙述/表述/陈述/说法/论述 其他/其它 水肿/浮肿 啰音/罗音
+    患者/病人/病员 患儿/病儿 药/药物 男/男性 女/女性 查体/体格检查/体检
+    妇检/妇科检查 关于/有关 每天/每日 描述/叙述/表述/陈述/说法/论述 其他/其它 水肿/浮肿 啰音/罗音
     白细胞/白细胞计数/白细胞数 红细胞/红细胞计数/红细胞数 血小板/血小板计数 红细胞沉降率/血沉 革兰/革兰氏 肌内注射/肌注 静脉滴注/静滴
     静脉注射/静注 心肌梗死/心肌梗塞 脑梗死/脑梗塞 剖宫产/剖腹产 最佳/最恰当/最合适/最适宜/最适当/最好 最可能/最有可能 原因/病因
     机制/机理 方法/措施/办法/方式 处理/处置 特点/特征 根据/依照/按照/依据"""
@@ -51,12 +55,18 @@ _WORD = re.compile("|".join(_WORDS))
 # Age and sex come in either order: 女，25岁 and 25岁女性.
 _SEX_AND_AGE = re.compile(r"([男女])(孩|婴|童|患者|患儿)?[,、:;。\s]{0,2}([0-9]+(?:岁半?|个?月|d))")
 _AGE_OF = re.compile(r"(?<=[0-9])(岁半?|个?月|d)的(?=[男女])")
+# The frame in which an exam asks: 下列哪项是错误的 is 错误的是. "以下" alone is a place: 膝以下.
+_FRAME = re.compile("下列|以下(?=哪|何|关于|选项|各项|不?属于|描述)|哪一?[项个种类些位]")
+_ASKED = re.compile("是(不?正确|错误|不?恰当)的")
+# British and American: haematuria and hematuria, diarrhoea and diarrhea, tumour and tumor.
+_DIPHTHONG = re.compile("[ao]e(?=[a-z]{3})|(?<=rrh)oe(?=a)")
+_OUR = re.compile("(?<=[a-z]{2})our(?=s?(?![a-z]))")
 _GRAM = re.compile("(?<![a-z])g([+−-])(?=[菌杆球])")
-_ABBREVIATIONS = {"bp": "血压", "wbc": "白细胞", "rbc": "红细胞", "hb": "血红蛋白", "plt": "血小板"}
+_ABBREVIATIONS = {"bp": "血压", "wbc": "白细胞", "rbc": "红细胞", "hb": "血红蛋白", "plt": "血小板", "hr": "心率"}
 _ABBREVIATIONS |= {"t": "体温", "p": "脉搏", "r": "呼吸", "n": "中性粒细胞"}
 # Only before a value: T 38℃, P 90次, BP 120/80, WBC 12.5×10⁹.
 _ABBREVIATION = re.compile(
-    r"(?<![a-z0-9])(?:(bp|wbc|rbc|hb|plt)(?=[\s:]*[0-9])|(t)(?=[\s:]*(?:3[4-9]|4[0-2])(?:\.|℃|度))|([pr])(?=[\s:]*[0-9]{1,3}(?:次|/min|bpm))|(n)(?=[\s:]*0?\.[0-9]))[\s:]*"
+    r"(?<![a-z0-9])(?:(bp|wbc|rbc|hb|plt|hr)(?=[\s:]*[0-9])|(t)(?=[\s:]*(?:3[4-9]|4[0-2])(?:\.|℃|度))|([pr])(?=[\s:]*[0-9]{1,3}(?:次|/min|bpm))|(n)(?=[\s:]*0?\.[0-9]))[\s:]*"
 )
 _CHOICE = re.compile(r"(?<![a-z0-9])\(?([a-h])\s?[.、:)]")
 MIN_CHOICES = 3
@@ -79,6 +89,7 @@ def fold_signs(text: str) -> str:
 def fold_units(text: str) -> str:
     """Give numerals before a measure word, units and exponents one spelling."""
     text = _NUMERAL.sub(lambda match: str(numeral(match[0])), text)
+    text = _ENGLISH_NUMERAL.sub(lambda match: _ENGLISH_VALUES[match[1]], text)
     text = _ROMAN.sub(lambda match: _ROMAN_VALUES[match[1]], text)
     text = _PER_MINUTE.sub(r"\1次/min", _MONTHS.sub("", text))
     after_number, after_slash = list(_AFTER_NUMBER), list(_AFTER_SLASH)
@@ -99,6 +110,8 @@ def fold_words(text: str) -> str:
     """Write one word for the words that exams use alike, and the word for an abbreviation before its value."""
     text = _WORD.sub(lambda match: _WORDS[match[0]], text)
     text = _AGE_OF.sub(r"\1", _SEX_AND_AGE.sub(r"\3\1\2", text))
+    text = _ASKED.sub(r"\1的是", _FRAME.sub("", text))
+    text = _OUR.sub("or", _DIPHTHONG.sub("e", text))
     text = _GRAM.sub(lambda match: "革兰阳性" if match[1] == "+" else "革兰阴性", text)
     return _ABBREVIATION.sub(lambda match: _ABBREVIATIONS[match[match.lastindex or 1]], text)
 

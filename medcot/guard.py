@@ -60,10 +60,9 @@ _NUMERALS = "一二两三四五六七八九十百千万半"
 _HAN = re.compile("[\u3400-\u9fff]")
 # A pressure that is given in kPa and again in mmHg is one pressure.
 _SECOND_PRESSURE = re.compile(r"(?<=kpa) ?[0-9][0-9./-]*mmhg|(?<=mmhg) ?[0-9][0-9./-]*kpa")
-# Words in which a fact's character states no fact.
-_NEUTRAL = re.compile(
-    "以下|以上|下列|上述|如下|情况下|条件下|左右|大小|前往|目前|先前|内科|外科|不仅|不但|不过|无论|是否|能否|可否|非常|未来|除非|女士|男士"
-)
+# Words in which a fact's character states no fact; those of the first group say nothing at all.
+_SILENT = "以下|以上|下列|上述|如下|情况下|条件下|左右|不仅|不但|不过|无论|是否|能否|可否|非常|女士|男士"
+_NEUTRAL = re.compile(f"({_SILENT})|大小|前往|目前|先前|内科|外科|未来|除非")
 # A stem of these words alone (下列说法正确的是) asks nothing without its choices.
 _NO_SUBJECT = re.compile(
     "(?:下列|以下|关于|有关|上述|其中|各项|选项|叙述|描述|表述|说法|内容|何者|哪一?[项个种些]|[的中是为有不错误对]|正确|恰当|合适|除外|包括|属于"
@@ -112,9 +111,9 @@ class _Side:
     def __init__(self, key: str) -> None:
         self.atoms = atoms(_SECOND_PRESSURE.sub("", key))
         line = "".join(atom if len(atom) == 1 else "\0" for atom in self.atoms)
-        neutral = {position for match in _NEUTRAL.finditer(line) for position in range(*match.span())}
+        neutral = {position: bool(match[1]) for match in _NEUTRAL.finditer(line) for position in range(*match.span())}
         self.kinds = [None if i in neutral else self._kind(i) for i in range(len(self.atoms))]
-        self.neutral = neutral
+        self.silent = {position for position, silent in neutral.items() if silent}
 
     def _kind(self, i: int) -> str | None:
         atom = self.atoms[i]
@@ -142,7 +141,7 @@ class _Side:
 
     def content(self, positions: Sequence[int]) -> int:
         """How many content words there are at these positions."""
-        return sum(i not in self.neutral and self.atoms[i] not in FUNCTION for i in positions)
+        return sum(i not in self.silent and self.atoms[i] not in FUNCTION for i in positions)
 
     def says(self, positions: Sequence[int]) -> bool:
         """Whether there is a content word at any of these positions."""
