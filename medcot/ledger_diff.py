@@ -34,10 +34,12 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(CODES, ()),
     **dict.fromkeys(("exact_copy", "exact_question"), ()),
     **dict.fromkeys(_AUDIT, _RENDERED),
-    **dict.fromkeys(("source_cap", "class_balance"), ("convert.",)),
-    **dict.fromkeys(("contaminated", "contaminated_cluster"), ("decontaminate.", BENCHMARKS)),
+    **dict.fromkeys(("contaminated", "contaminated_cluster"), ("decontaminate.", BENCHMARKS, "data/sample/benchmark.jsonl")),
     **dict.fromkeys(("bridges_splits", SPLIT), _SPLITS),
     CURATOR: (DECISIONS,),
+    **dict.fromkeys(("synthetic_fact", "synthetic_split", "synthetic_near", "synthetic_copy"), ("convert.augment", *_SPLITS)),
+    "source_cap": ("convert.max_per_source", *_SPLITS),
+    "class_balance": ("convert.max_class_ratio", *_SPLITS),
     "near_duplicate": ("dedup.seed", "dedup.question.", "dedup.row."),
     "cutoff_len": ("model.cutoff_len", *_RENDERED),
 }
@@ -97,7 +99,7 @@ class Move:
 def fates(ledger: pl.DataFrame) -> list[Fate]:
     """The fate of every record, by id."""
     action, text = pl.col("action"), pl.col("hash_after")
-    is_end, is_decision = action.is_in(TERMINAL), pl.col("rule") == CURATOR
+    is_end, is_decision = action.is_in(TERMINAL), (pl.col("rule") == CURATOR) & (pl.col("stage") == "normalize")
     frame = ledger.sort("id", "seq").group_by("id", maintain_order=True)
     columns = frame.agg(
         pl.col("stage").first().alias("origin"),

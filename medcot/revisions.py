@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,7 +27,6 @@ WORKSPACE = "workspace"
 LOCK, DOWNLOAD_METRICS = Path("dvc.lock"), Path("metrics/download.json")
 Kind = Literal["param", "code", "input"]
 Made = dict[tuple[Kind, str], Any]  # a kind and a name → the value of a param, the hash of a file
-log = logging.getLogger("medcot")
 
 
 @dataclass(frozen=True)
@@ -102,9 +100,6 @@ def _read_workspace() -> Revision:
     ledger = read_ledger().collect()
     recorded = _parse_lock(LOCK.read_text(encoding="utf-8"), str(LOCK)) if LOCK.exists() else {}
     if _ledger_hash(recorded) != hashlib.md5(LEDGER.read_bytes(), usedforsecurity=False).hexdigest():
-        log.warning(
-            "ledger diff: %s does not describe the workspace's ledger, so causes are not named; `dvc repro convert` mends this", LOCK
-        )
         return Revision(WORKSPACE, ledger, {})
     metrics = DOWNLOAD_METRICS.read_bytes() if DOWNLOAD_METRICS.exists() else None
     return Revision(WORKSPACE, ledger, _made_with(recorded, metrics))

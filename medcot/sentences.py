@@ -88,8 +88,13 @@ REASONS = {
     "quality_missing_image": Sentence("it refers to a picture that is not there", "提到并不存在的图片"),
     "quality_control_lookalike": Sentence("it holds marks of another model's chat template", "含其他模型对话模板的标记"),
     # dedup and decontaminate
-    "exact_copy": Sentence("question, reasoning and answer are those of {related_id}", "问题、推理和答案都与 {related_id} 相同"),
-    "exact_question": Sentence("the question is that of {related_id}", "问题与 {related_id} 相同"),
+    "exact_copy": Sentence(
+        "says what {related_id} says, but for case, width, spaces and punctuation", "与 {related_id} 相同，不计大小写、全半角、空格和标点"
+    ),
+    "exact_question": Sentence(
+        "asks what {related_id} asks, but for case, width, spaces and punctuation",
+        "问题与 {related_id} 相同，不计大小写、全半角、空格和标点",
+    ),
     "near_duplicate": Sentence(
         "nearly the same as {related_id}, which stays; similarity {similarity}", "与保留的 {related_id} 几乎相同，相似度 {similarity}"
     ),
@@ -101,6 +106,14 @@ REASONS = {
     "cutoff_len": Sentence("longer than model.cutoff_len allows; rows are never cut", "超过 model.cutoff_len；从不截断"),
     "source_cap": Sentence("its source has more rows than the cap allows", "其来源的行数超过上限"),
     "class_balance": Sentence("its class has more rows than the balance allows", "其类别的行数超过平衡上限"),
+    "synthetic_copy": Sentence("made from {related_id}, it says nothing new", "由 {related_id} 生成，但没有变化"),
+    "synthetic_fact": Sentence("made from {related_id}, it states another fact", "由 {related_id} 生成，但所述事实不同"),
+    "synthetic_split": Sentence(
+        "made from {related_id}, its question belongs to another split than train", "由 {related_id} 生成，但其问题不属于 train"
+    ),
+    "synthetic_near": Sentence(
+        "made from {related_id}, it is near a row of val or test", "由 {related_id} 生成，但与 val 或 test 中的行相近"
+    ),
     "bridges_splits": Sentence("near-duplicate of {related_id}, which is in another split", "与另一划分中的 {related_id} 近似重复"),
     "control_token_id": Sentence("the tokenizer reads a control token in the text", "分词器在文本中读出控制标记"),
     "unknown_token_id": Sentence("a token id lies beyond the vocabulary", "词元编号超出词表"),

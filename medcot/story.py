@@ -155,7 +155,7 @@ class _Teller:
         if mine and theirs:
             title = Sentence(f"from this record to {other}", f"由本条到 {other}")
             entry.comparison = self._compare(title, ((name, mine[name], theirs[name]) for name in TEXT_FIELDS))
-        else:
+        elif not RECORDS.exists():
             entry.notes.append(_not_here(NORMALIZED))
         agreement = alignment(self.id, other, entry.event["detail"] or "")
         if agreement is not None:

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medcot.stage import atomic_file, setup_logging
+from medcot.stage import atomic_file, log, setup_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -74,6 +74,10 @@ def diff(args: argparse.Namespace) -> None:
     setup_logging()
     before, after = (read_revision(name) for name in (args.before, args.after))
     changes = compare(before, after)
+    if changes is None:
+        log.warning(
+            "ledger diff: dvc.lock does not describe the workspace's ledger, so causes are not named; `dvc repro convert` mends this"
+        )
     pairs = list(pair(fates(before.ledger), fates(after.ledger)))
     found = moves(pairs, changes)
     if args.csv:

@@ -134,4 +134,4 @@ def _compared(comparison: Comparison, languages: tuple[int, ...], full: bool) ->
 
 
 def _indent(text: str, width: int) -> str:
-    return "\n".join(" " * width + line for line in text.split("\n"))
+    return "\n".join((" " * width + line).rstrip() for line in text.split("\n"))

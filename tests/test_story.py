@@ -182,7 +182,7 @@ def test_full_shows_every_text_and_hides_nothing(project: Path, capsys: pytest.C
     long = "头" * 100 + "１" + "尾" * 100
     record = RawRecord("aaaa0000", "样本.jsonl", long, "甲", "乙")
     write_records(Path("data/raw"), [record])
-    assert " … " + "头" * 30 + "[-１-]{+1+}" + "尾" * 30 + " … " in why(capsys, "aaaa0000")
+    assert " … " + "头" * 30 + "[-１-]{+1+}" + "尾" * 30 + " …\n" in why(capsys, "aaaa0000")
     assert "头" * 100 + "[-１-]{+1+}" + "尾" * 100 in why(capsys, "aaaa0000", "--full")
 
 
