@@ -147,7 +147,7 @@ def test_rows_after_the_pipeline_are_compared_by_both_of_its_keys(in_tmp: Path, 
     rows = [
         {"id": "same question", "Question": OLD[0]["Question"], "Complex_CoT": reasoning[3], "Response": "Another answer."},
         {"id": "same row", "Question": OLD[1]["Question"], "Complex_CoT": reasoning[1], "Response": "答案"},
-        {"id": "same reasoning", "Question": "完全另一个问题，讲的是腹泻的补液？", "Complex_CoT": reasoning[2], "Response": "答案。"},
+        {"id": "asked politely", "Question": "请问" + OLD[2]["Question"], "Complex_CoT": reasoning[2], "Response": "答案。"},
         {"id": "new", "Question": OLD[3]["Question"], "Complex_CoT": reasoning[3][::-1], "Response": "New."},
     ]
     against(rows, "out", "--against", "data/dedup")
@@ -155,7 +155,7 @@ def test_rows_after_the_pipeline_are_compared_by_both_of_its_keys(in_tmp: Path, 
     assert removed == {
         "same question": ("exact_question", OLD[0]["Question"]),
         "same row": ("exact_copy", OLD[1]["Question"]),
-        "same reasoning": ("near_duplicate", OLD[2]["Question"]),
+        "asked politely": ("near_duplicate", OLD[2]["Question"]),
     }
     assert names(Path("out/kept.jsonl")) == ["new"]
     assert "1  exact copies of the question" in capsys.readouterr().out

@@ -105,7 +105,7 @@ def test_every_column_is_what_the_stage_does_at_that_threshold(
     for threshold, counts in found.items():
         assert counts == run_at(key, threshold)
     assert found[max(found)]["pairs"] < found[min(found)]["pairs"]
-    assert found[min(found)]["duplicates"] > 0
+    assert found[min(found)]["removed"] > 0
     assert found[min(found)]["conflicts_kept"] > 0
 
 
