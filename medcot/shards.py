@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medcot.minhash import Hashes, Pairs, bands_and_rows, pairs_in_bands
-from medcot.similarity import Copies, Texts, agreeing, signed, similarities, sketch
+from medcot.similarity import Copies, Texts, agreeing, signed, similarities, sketch, stand_ins
 from medcot.stage import atomic_file
 
 ROWS_AT_ONCE = 4096  # texts in memory while signing
@@ -104,7 +104,7 @@ def near_pairs(shards: Sequence[Path], search: Search, directory: Path, run: Map
     run(sign, [(shard, out, search) for shard, out in zip(shards, signatures, strict=True)])
     prints, lengths = _column(signatures, "print"), _column(signatures, "length")
     distinct = directory / "distinct.parquet"
-    _write(pa.table({"row": np.unique(_stand_ins(prints, lengths))}), distinct)
+    _write(pa.table({"row": np.unique(stand_ins(prints, lengths))}), distinct)
     bands = range(bands_and_rows(search.threshold, search.num_perm)[0])
     paired = [directory / f"pairs-{band}.parquet" for band in bands]
     run(pair, [(signatures, distinct, band, out) for band, out in zip(bands, paired, strict=True)])
@@ -132,7 +132,7 @@ def survivors(found: Found) -> dict[int, tuple[int, float]]:
 
     The order depends on length and print alone: of rows with equal shingles the longest stays, of equally long ones the first given.
     """
-    stands_for = _stand_ins(found.prints, found.lengths)
+    stands_for = stand_ins(found.prints, found.lengths)
     near: dict[int, dict[int, float]] = {}
     for (a, b), value in zip(found.pairs.tolist(), found.similarity.tolist(), strict=True):
         near.setdefault(a, {})[b] = near.setdefault(b, {})[a] = value
@@ -151,13 +151,9 @@ def survivors(found: Found) -> dict[int, tuple[int, float]]:
     return removed | {row: removed.get(int(stands_for[row]), (int(stands_for[row]), 1.0)) for row in copies}
 
 
-def _stand_ins(prints: Hashes, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For each row the longest of those with equal shingles, and the first given of equally long ones."""
-    order = np.lexsort((-lengths, prints))
-    _, first, group = np.unique(prints[order], return_index=True, return_inverse=True)
-    result = np.empty(len(order), dtype=np.int64)
-    result[order] = order[first[group]]
-    return result
+def read_texts(shard: Path, columns: Sequence[str]) -> Texts:
+    """All texts of one shard in memory."""
+    return _texts(pa.concat_arrays([_arrow(texts) for texts in _batches(shard, columns)]))
 
 
 def write_texts(texts: Texts, paths: Sequence[Path]) -> None:

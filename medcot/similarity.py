@@ -175,26 +175,44 @@ def near(
 
     threshold  similarity for which the bands are chosen: those below it are found less surely
     """
-    found = signed(texts, shingle_size, threshold, num_perm, seed)
-    sketches, seen = sketch(found.signatures), np.zeros(0, dtype=np.int64)
-    same = Copies(found.prints)
+    pairs, similarity, prints = distinct_pairs(texts, shingle_size, threshold, num_perm, seed, floor)
+    same = Copies(prints)
     yield same.inside()
-    for chunk in pairs_in_bands(found.keys[:, same.first] if same.any else found.keys):
-        pairs = agreeing(sketches, same.first[chunk], floor)
+    yield same.between(pairs, similarity)
+
+
+def distinct_pairs(
+    texts: Texts, shingle_size: int, threshold: float, num_perm: int, seed: int, floor: float
+) -> tuple[Pairs, npt.NDArray[np.float64], Hashes]:
+    """The near pairs as `near` has them, their similarities, and all prints: of texts with equal prints only one is paired."""
+    found = signed(texts, shingle_size, threshold, num_perm, seed)
+    sketches, rows = sketch(found.signatures), np.unique(stand_ins(found.prints, np.diff(texts.offsets)))
+    chunks = [(np.zeros((0, 2), dtype=np.int64), np.zeros(0))]
+    seen = np.zeros(0, dtype=np.int64)
+    for chunk in pairs_in_bands(found.keys[:, rows] if len(rows) < texts.number else found.keys):
+        pairs = agreeing(sketches, rows[chunk], floor)
         pairs = pairs[~np.isin(pairs[:, 0] * texts.number + pairs[:, 1], seen)]
         similarity = similarities(texts, pairs, shingle_size)
         pairs, similarity = pairs[similarity >= floor], similarity[similarity >= floor]
         seen = np.concatenate((seen, pairs[:, 0] * texts.number + pairs[:, 1]))
-        yield same.between(pairs, similarity)
+        chunks.append((pairs, similarity))
+    return np.concatenate([pairs for pairs, _ in chunks]), np.concatenate([values for _, values in chunks]), found.prints
+
+
+def stand_ins(prints: Hashes, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each row the longest of those with equal prints, and the first given of equally long ones."""
+    order = np.lexsort((-lengths, prints))
+    _, first, group = np.unique(prints[order], return_index=True, return_inverse=True)
+    result = np.empty(len(order), dtype=np.int64)
+    result[order] = order[first[group]]
+    return result
 
 
 class Copies:
-    """Texts with equal prints: one of them stands for all in the search, so that a thousand copies are not a million candidates."""
+    """Texts with equal prints, of which one stood for all in the search, so that a thousand copies were not a million candidates."""
 
     def __init__(self, prints: Hashes) -> None:
-        _, first, self._group, counts = np.unique(prints, return_index=True, return_inverse=True, return_counts=True)
-        self.first = np.sort(first).astype(np.int64)
-        self.any = len(first) < len(prints)
+        _, self._group, counts = np.unique(prints, return_inverse=True, return_counts=True)
         self._order = np.argsort(self._group, kind="stable")
         self._counts, self._starts = counts, np.cumsum(counts) - counts
 
