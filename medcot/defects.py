@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Longer than a term that is named again and again, shorter than a sentence.
+# Letters: longer than a term that is named again and again, shorter than a sentence.
 WINDOW = 16
 # Han characters and Latin words that a text needs before it has a language.
 MIN_WORDS = 15
@@ -18,21 +18,26 @@ _WORDS = (
 )
 STAND_INS = frozenset(_WORDS.split())
 
+# In the first person, or after an apology: 现有信息无法给出明确诊断 and "I cannot give aspirin to a child" are medicine.
+_DECLINE = "(?:提供|给出|回答|回应|协助|做出|满足|处理)"
+_OBJECT = "(?:医疗建议|医学建议|专业建议|诊断|处方|答案|回答|帮助|信息|问题|请求|要求|服务|评价|评分)"
 REFUSAL = re.compile(
-    r"^.{0,40}?(?:我?(?:无法|不能|没有办法|没办法)(?:直接|为您|为你)?(?:提供|给出|回答|回应|协助|做出|满足)"
-    r".{0,20}?(?:医疗建议|医学建议|专业建议|诊断|处方|答案|回答|帮助|信息|问题|请求|要求|服务)"
-    r"|(?:抱歉|对不起|不好意思)[，,！! ].{0,20}?(?:无法|不能|不便|没法)(?:回答|提供|给出|帮|协助|满足|处理))"
-    r"|^.{0,80}?\b(?:(?:sorry|apologi[sz]e)\b.{0,20}?\b(?:can't|can’t|cannot|can not|unable|not able)"
-    r"|I(?:'m|’m| am) (?:unable|not able) to (?:provide|give|answer|assist|help|offer|diagnose)"
-    r"|I (?:can't|can’t|cannot|can not|won't|won’t) (?:provide|give|answer|assist|help|offer|diagnose|comply|fulfil))",
+    r"^.{0,40}?(?:我(?:们|目前|暂时|并|也)?|我(?:是|作为)[^，。]{0,16}，?|作为[^，。]{0,16}(?:模型|助手|智能)，?)"
+    rf"(?:无法|不能|没有?办法)(?:直接|为您|为你)?{_DECLINE}.{{0,20}}?{_OBJECT}"
+    rf"|^.{{0,20}}?(?:抱歉|对不起|不好意思)[，,！! ].{{0,24}}?(?:无法|不能|不便|没法)(?:为您|为你)?(?:{_DECLINE}|帮)"
+    r"|^.{0,80}?\b(?:(?:sorry|apologi[sz]e)\b.{0,20}?\b(?:can't|can’t|cannot|can not|unable|not able)\b"
+    r"|I(?:(?:'m|’m| am) (?:not able|unable) to| can't| can’t| cannot| can not| won't| won’t)"
+    r" (?:answer|assist|help you|help with|comply|fulfil|diagnose you|(?:provide|give|offer)(?: you)?(?: with)?"
+    r"(?: an?| any| specific| personal)* (?:medical|professional|advice|diagnos|answer|help|information)))",
     re.IGNORECASE | re.DOTALL,
 )
+# These begin with literal characters, not with a boundary, so that a search may skip to them.
 BOILERPLATE = re.compile(
     r"作为(?:一个|一名|一款|一种)?(?:大型|大)?(?:AI|人工智能|语言)(?:语言)?(?:大?模型|助手|医生助手|聊天机器人|程序)"
     r"|我(?:只|仅仅)?是(?:一个|一名|一款|由)?(?:大型|大)?(?:AI|人工智能|语言模型|聊天机器人)"
     r"|我的(?:训练数据|知识截止)|由(?:OpenAI|DeepSeek|百度|阿里(?:云|巴巴)?|智谱)(?:公司)?(?:训练|开发|研发)"
-    r"|\b(?:[Aa]s|I(?:'m|’m| am)(?: just| only)?) an? (?:AI|artificial intelligence|large language|language)(?: language)?"
-    r"(?: model| assistant| chatbot|, I\b)|\bmy (?:training data|knowledge cut-?off)\b|\bdeveloped by OpenAI\b|\btrained by OpenAI\b"
+    r"|(?:as(?<![a-z]as)|As|I'm|I’m|I am)(?: just| only)? an? (?:AI|artificial intelligence|large language|language)(?: language)?"
+    r"(?: model| assistant| chatbot|, I )|my (?:training data|knowledge cut-?off)|(?:developed|trained) by OpenAI"
 )
 # UTF-8 that was read as Latin-1 or as Windows-1252 (Ã©, â€™, ä½ å¥½), as GBK (锛屽, 銆傚), and what is left where text was lost.
 _CONTINUATION = "\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹Œ‘’“”•–—˜™š›œžŸŽ"
@@ -41,11 +46,9 @@ MOJIBAKE = re.compile(
     "|锟斤拷|锟斤|烫烫烫|屯屯屯|銆[\u4e00-\u9fff]|锛[\u4e00-\u9fff]"
 )
 MISSING_IMAGE = re.compile(
-    r"\[img\b|<img\b|!\[[^\]\n]*\]\(|[\w/-]+\.(?:gif|jpe?g|png|bmp)\b|如(?:下|上|左|右)?图(?:所示|\d|[，,。；：（( ]|$)"
-    r"|见[下上附]?图|下图"
-    r"|\b(?:shown|seen|depicted|illustrated) in the (?:\w+ )?(?:figure|image|picture|photo)s?\b"
-    r"|\b(?:figure|image|picture) (?:below|above)\b",
-    re.IGNORECASE,
+    r"\[img|<img|!\[[^\]\n]*\]\(|\.(?:gif|jpe?g|png|bmp)(?![a-z])|如[下上左右]?图(?:所示|\d|[，,。；：（( ]|$)|见[下上附]?图(?![像形])|下图(?![像形])"
+    r"|(?:shown|seen|depicted|illustrated) in the (?:\w+ )?(?:figure|image|picture|photo)s?(?![a-z])"
+    r"|(?:figure|image|picture) (?:below|above)(?![a-z])"
 )
 LOOKALIKE = re.compile(
     r"\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn|reserved_\w+)>|\[(?:CLS|SEP|PAD|UNK|MASK|gMASK)\]"
@@ -80,9 +83,10 @@ def longest_run(text: str) -> int:
 
 
 def repeated_share(text: str) -> float:
-    """The share of a text's 16-character windows that stand earlier in it too; 0 for a text shorter than two windows."""
-    count = len(text) - WINDOW + 1
-    return 1 - len({text[i : i + WINDOW] for i in range(count)}) / count if count > WINDOW else 0.0
+    """The share of the 16-letter windows of a text's letters that stand earlier in it too; 0 for fewer letters than two windows."""
+    said = letters(text)  # lines and tables drawn with marks repeat by nature
+    count = len(said) - WINDOW + 1
+    return 1 - len({said[i : i + WINDOW] for i in range(count)}) / count if count > WINDOW else 0.0
 
 
 def han_share(text: str) -> float | None:

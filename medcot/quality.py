@@ -47,7 +47,7 @@ class ShareParams(SwitchParams):
     """Passages that come again."""
 
     max_share: float = Field(ge=0, le=1)
-    """Largest share of 16-character windows of reasoning or answer that repeat an earlier one, 0 to 1; raising it hits fewer texts."""
+    """Largest share of 16-letter windows of reasoning or answer that repeat an earlier one, 0 to 1; raising it hits fewer texts."""
 
 
 class LanguageParams(SwitchParams):

@@ -66,6 +66,7 @@ HITS: list[tuple[str, Record]] = [
     ("refusal", zh(answer="抱歉，我无法回答这个问题，请咨询专业医生。")),
     ("refusal", zh(answer="很抱歉，我不能为您提供医疗建议。")),
     ("refusal", zh(answer="作为AI语言模型，我无法给出诊断。")),
+    ("refusal", zh(answer="由于我是一个语言模型，无法提供处方和诊断，所以请您到医院就诊。")),
     ("refusal", en(answer="I'm sorry, but I can't help with that.")),
     ("refusal", en(answer="As an AI language model, I cannot provide medical advice. Please see a doctor.")),
     ("boilerplate", zh(answer="作为一个人工智能助手，" + ANSWER)),
@@ -137,11 +138,15 @@ def test_every_rule_has_a_row_that_it_hits_in_each_language() -> None:
         # Advice, doubt and limits of a method are no refusals.
         zh(answer="建议及时就医，由专科医生进一步评估。" + ANSWER),
         zh(answer="仅凭症状无法确定诊断，但最可能是心肌梗死；X线不能提供活力的直接证据。"),
+        zh(answer="根据现有信息无法给出明确诊断，但最可能是肺炎，先拍胸片。"),
+        zh(answer="我认为该检查不能提供诊断依据，应改做增强CT。"),
+        en(answer="I cannot give aspirin here because of the allergy, so clopidogrel is preferred; this test cannot provide a diagnosis."),
         zh(reasoning="我不能忽视疼痛的性质，也无法排除夹层。" + REASONING),
         en(reasoning="I can't ignore the sweating, and I cannot rule out a dissection. " + REASONING_EN),
         en(answer="An AI such as anastrozole is preferred: as an AI, it lowers oestrogen. " + ANSWER_EN),
         zh(answer="作为AI辅助诊断系统的补充，" + ANSWER),
         zh(reasoning="嗯……等等，哈哈哈，不对！！！" + REASONING),
+        zh(answer="+---------+\n| 胸痛     |\n+---------+\n| 心电图   |\n+---------+\n" * 2 + ANSWER),
         zh(answer="项目 | 数值\n-----------------------------------\n血压 | 120/80\n____________________________\n" + ANSWER),
         en(answer="The sequence is AAAAAAAAAAAAAAA, a poly-A tail. " + ANSWER_EN),
         zh(reasoning=REASONING + "急性心肌梗死要看心电图，急性心肌梗死要看肌钙蛋白，急性心肌梗死要看症状。"),
@@ -153,7 +158,7 @@ def test_every_rule_has_a_row_that_it_hits_in_each_language() -> None:
         zh(reasoning=REASONING + "（完）"),
         zh(reasoning=REASONING + "**首选心电图。**"),
         en(reasoning=REASONING_EN + ' He said "yes."'),
-        zh(question="心电图示ST段抬高，超声图像提示节段性运动异常，首选的处理是什么？"),
+        zh(question="心电图示ST段抬高，超声可见图像改变，结合以下图像学特征，首选的处理是什么？"),
         en(question="Let me figure out the clinical picture: which image study is best in a man with a headache and fever?"),
         zh(answer="血压<140/90 mmHg，Na<sup>+</sup>正常，P<0.05，a<b且c>d，诊断明确。"),
         en(answer="The patient's response: improved. Human albumin was given; user-dependent. " + ANSWER_EN),
@@ -194,7 +199,7 @@ def test_details_quote_nothing_of_the_text_but_marks() -> None:
 
 def test_counts_of_a_text_have_their_closed_forms() -> None:
     assert repeated_share("一二三四五六七八九十") == 0.0
-    assert repeated_share("a" * 116) == 1 - 1 / 101
+    assert repeated_share("a" * 116) == repeated_share("a, " * 116) == 1 - 1 / 101
     assert repeated_share("".join(chr(0x4E00 + i) for i in range(200))) == 0.0
     assert (longest_run("啊啊啊啊啊，aaaa"), longest_run("0000000 ---- ....")) == (5, 0)
     assert han_share("心" * 30) == 1.0
