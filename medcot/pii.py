@@ -78,16 +78,15 @@ class Found(NamedTuple):
     detail: str
 
 
-_FOLD = (
-    {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-    | dict.fromkeys(map(ord, "—–‐‑−﹣"), ord("-"))
-    | {0x3000: ord(" "), 0xA0: ord(" ")}
-)
+# One character each, so that places stay: full width, mathematical digits, dashes, spaces.
+_FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x1D7CE + i: ord("0") + i % 10 for i in range(50)}
+_FOLD |= dict.fromkeys(map(ord, "—–‐‑−﹣"), ord("-")) | dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], ord(" "))
 del _FOLD[ord("，")]  # a full stop of Chinese text is none of these, and its comma is told apart from that of numbers
 _RULES = (*VALUE_RULES, *NAME_RULES)
 _HINTS = re.compile("|".join(re.escape(word) for rule in _RULES if rule.hints for word in rule.words))
 _FORMS = tuple(dict.fromkeys(rule.form for rule in _RULES if rule.form))
 _HAN = re.compile("[\u4e00-\u9fff]")
+_INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069]")
 _WORDS_IN_USE = "|".join(word for pair in _PLACEHOLDERS.values() for word in pair)
 _PLACEHOLDER = re.compile(rf"\[({_WORDS_IN_USE})(\d{{1,9}})\]")
 
@@ -98,7 +97,18 @@ def find(text: str) -> list[Hit]:
 
 
 def find_all(texts: Sequence[str]) -> list[list[Hit]]:
-    """Find personal data in the texts of one record: a value that one text labels is found without its label in all."""
+    """Find personal data in the texts of one record, raw or normalised: a value that one text labels is found without its label in all."""
+    found = _find_visible([_INVISIBLE.sub("", text) for text in texts])
+    return [_in_raw(text, hits) if hits and _INVISIBLE.search(text) else hits for text, hits in zip(texts, found, strict=True)]
+
+
+def _in_raw(text: str, hits: list[Hit]) -> list[Hit]:
+    """The hits of a text without its invisible characters, at their places in the text with them."""
+    places = [i for i, character in enumerate(text) if not _INVISIBLE.match(character)]
+    return [hit._replace(start=places[hit.start], end=places[hit.end - 1] + 1) for hit in hits]
+
+
+def _find_visible(texts: Sequence[str]) -> list[list[Hit]]:
     rules = [_candidates(text) for text in texts]
     if not any(rules):
         return [[] for _ in texts]
@@ -191,7 +201,7 @@ class Numbering:
 
 
 def _canonical(kind: str, value: str) -> str:
-    value = value.translate(_FOLD).lower()
+    value = _INVISIBLE.sub("", value).translate(_FOLD).lower()
     if kind in ("name", "address"):
         return value
     value = re.sub(r"[\s()-]", "", value)

@@ -141,7 +141,7 @@ def _labelled_card(_text: str, match: re.Match[str]) -> bool | None:
 
 
 # A run of digits with at most one separator between two of them; and a house number after a street.
-_DIGITS = re.compile(r"[0-9０-９][ \-－()（）—–‐‑−﹣\u00a0\u3000]{0,2}(?:[0-9０-９][ \-－()（）—–‐‑−﹣\u00a0\u3000]{0,2}){9}")
+_DIGITS = re.compile(r"\d(?:[\s\-－()（）—–‐‑−﹣]{0,2}\d){9}")
 _STREET = re.compile(r"[路街道巷弄同村][0-9０-９]")
 
 

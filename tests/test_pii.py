@@ -159,6 +159,14 @@ def test_a_placeholder_that_is_already_there_is_not_given_out_again() -> None:
     assert mask(text, numbering) == mask(text, numbering) == masked(text)
 
 
+def test_raw_texts_are_masked_as_well_with_what_is_invisible_or_oddly_wide_inside() -> None:
+    assert masked("手机154\u200b0000\u00ad0012\u200b。") == "手机[手机号1]\u200b。"
+    assert masked("手机\u3000１５４－００００－００１２") == "手机\u3000[手机号1]"
+    assert masked("姓\u200b名：赵\ufeff丽华。") == "姓\u200b名：[姓名1]。"
+    assert masked("Call 𝟏𝟓𝟒\u2009𝟎𝟎𝟎𝟎\u2009𝟎𝟎𝟏𝟐 now") == "Call [MOBILE1] now"
+    assert masked("手机154\u200b0000 0012，15400000012") == "手机[手机号1]，[手机号1]"
+
+
 def test_overlapping_hits_become_one_of_the_first_kind() -> None:
     text = "微信同号：手机 154 0000 0012"
     hits = find(text)
