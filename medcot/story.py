@@ -114,9 +114,12 @@ class _Teller:
     def _add_change(self, entry: Entry) -> None:
         mine = [step for step in self.steps if step.rule == entry.event["rule"]]
         if mine:
-            entry.comparison = self._compare(
-                Sentence("before and after", "前后对照"), ((step.field, step.before, step.after) for step in mine)
-            )
+            title = Sentence("before and after", "前后对照")
+            comparison = self._compare(title, ((step.field, step.before, step.after) for step in mine))
+            if any(segment.tag != "equal" for segments in comparison.fields.values() for segment in segments):
+                entry.comparison = comparison
+            else:
+                entry.notes.append(Sentence("What it masked is not shown here either.", "被遮盖的内容在此也不显示。"))
         elif self.raw is None:
             entry.notes.append(_not_here(RAW))
         else:

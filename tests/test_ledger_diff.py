@@ -11,11 +11,14 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
+from conftest import ROOT
 
 from medcot import revisions
 from medcot.cli import main
 from medcot.ledger import Event, events_frame, join_parts, write_ledger
-from medcot.ledger_diff import ABSENT, SPLIT, Fate, because, counts, fates, moves, pair
+from medcot.ledger_diff import ABSENT, DEPENDS, SPLIT, Fate, because, counts, fates, moves, pair
+from medcot.params import read_params
+from medcot.quality import RULES as QUALITY_RULES
 from medcot.revisions import Change, Revision, compare
 
 LEDGER = Path("data/ledger/ledger.parquet")
@@ -108,6 +111,16 @@ def test_only_what_can_be_the_cause_is_named(
     (move,) = moves([(before, after)], changes)
     assert (move.kind, move.rule) == (kind, rule)
     assert sorted(move.causes) == sorted(causes)
+
+
+def test_what_a_rule_depends_on_is_there() -> None:
+    """A param that was renamed would be named as nobody's cause."""
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    params = read_params(ROOT / "params.yaml")
+    names = [name for name, _ in revisions._leaves(params)] + [dep for stage in pipeline.values() for dep in stage["deps"]]
+    depends = {prefix for prefixes in DEPENDS.values() for prefix in prefixes}
+    depends |= {f"normalize.quality.{rule.removeprefix('quality_')}." for rule in QUALITY_RULES} | {"normalize.pii."}
+    assert [prefix for prefix in sorted(depends) if not any(name.startswith(prefix) for name in names)] == []
 
 
 def test_a_record_that_is_as_it_was_is_no_move() -> None:

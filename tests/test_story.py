@@ -175,6 +175,23 @@ def test_no_personal_data_is_shown(project: Path, capsys: pytest.CaptureFixture[
         assert "[手机号1]" in text
 
 
+def test_what_normalize_masked_is_not_shown_as_a_change(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = f"家属电话 {PHONE}，\u00a0１小时前来电。"
+    raw = RawRecord("eeee0000", "私有.jsonl", text, "看片。", "正常。")
+    outcome = normalize_record(raw, NormalizeParams(max_bad_ratio=0.5).policy(public=False))
+    assert [event.rule for event in outcome.events] == ["width", "spaces", "pii_mobile"]
+    read = Event("eeee0000", "download", "read", "o1", hash_after=raw.content_hash, source="私有.jsonl", source_row=0)
+    write_ledger(Path("data/ledger/ledger.parquet"), join_parts([events_frame([read]), events_frame(outcome.events)]))
+    write_records(Path("data/raw"), [raw])
+    Path("data/raw/source.json").write_text('{"kind":"file","public":false}', encoding="utf-8")
+    told = why(capsys, "eeee0000")
+    assert "question: 家属电话 [手机号1]，\u00a0[-１-]{+1+}小时前来电。" in told
+    assert "question: 家属电话 [手机号1]，[-⟨NBSP⟩-]{+␣+}1小时前来电。" in told
+    assert "Personal data was masked: question 1." in told
+    assert "What it masked is not shown here either." in told
+    assert PHONE not in told
+
+
 def test_full_shows_every_text_and_hides_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short, full = (why(capsys, "cccc0000", *options) for options in ([], ["--full"]))
     assert "Lisinopril" not in short
