@@ -17,8 +17,8 @@ from medcot.errors import DataError
 from medcot.guard import compare
 from medcot.hooks import HOOKS, Hook
 from medcot.ledger import Event
-from medcot.matching import matching_key, shingles
-from medcot.overlap import shared_counts
+from medcot.matching import matching_key, shingles, stem
+from medcot.overlap import shared_runs
 from medcot.records import TEXT_FIELDS, Record
 from medcot.splits import Split
 
@@ -141,9 +141,10 @@ def _near_any(records: Sequence[Record], held_out: Sequence[Record]) -> set[str]
 
 
 def _near_rows(texts: Iterable[str], others: Iterable[str], size: int, threshold: float) -> Iterator[int]:
-    ours, theirs = ([shingles(matching_key(text), size) for text in side] for side in (texts, others))
-    for row, other, shared in shared_counts(ours, theirs):
-        if shared >= threshold * (len(ours[row]) + len(theirs[other]) - shared):
+    ours, theirs = ([stem(matching_key(text)) for text in side] for side in (texts, others))
+    lengths = [[len(shingles(key, size)) for key in side] for side in (ours, theirs)]
+    for row, other, shared in shared_runs(ours, theirs, size):
+        if shared >= threshold * (lengths[0][row] + lengths[1][other] - shared):
             yield row
 
 

@@ -17,15 +17,13 @@ from dataclasses import dataclass
 from itertools import chain, product
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from medcot.benchmarks import Item
 from medcot.guard import compare
 from medcot.matching import matching_key, shingles, stem, tokens
 from medcot.neardup import KeyParams, near_pairs
-from medcot.overlap import shared_counts
+from medcot.overlap import shared_runs
 from medcot.params import Params
 from medcot.records import TEXT_FIELDS, Record
 
@@ -123,15 +121,18 @@ class _Finder:
     def ngram(self) -> Iterator[Found]:
         size = self.params.ngram_size
         keys = [key for key in self.item_keys if num_tokens(key) >= size]
-        grams = [shingles(key, size) for key in keys]
-        rows = (
-            np.unique(np.concatenate([shingles(matching_key(getattr(record, name)), size) for name in TEXT_FIELDS]))
-            for record in self.records
-        )
-        for row, number, shared in shared_counts(rows, grams):
-            overlap = shared / len(grams[number])
+        lengths = [len(shingles(key, size)) for key in keys]
+        rows = self._sharing_rows([self.items[self.items_of[key][0]].text for key in keys])
+        whole = ("\n".join(stem(matching_key(getattr(self.records[row], name))) for name in TEXT_FIELDS) for row in rows)
+        for place, number, shared in shared_runs(whole, keys, size):
+            overlap = shared / lengths[number]
             if overlap >= self.params.min_overlap:
-                yield from ((row, item, "ngram", overlap, "") for item in self.items_of[keys[number]])
+                yield from ((rows[place], item, "ngram", overlap, "") for item in self.items_of[keys[number]])
+
+    def _sharing_rows(self, texts: Sequence[str]) -> list[int]:
+        """The rows that share a somewhat shorter run with any of the texts, both as they stand: a key costs far more than a hash."""
+        whole = ("\n".join(getattr(record, name) for name in TEXT_FIELDS) for record in self.records)
+        return sorted({row for row, _, _ in shared_runs(whole, texts, self.params.ngram_size * 3 // 4)})
 
     def near(self) -> Iterator[Found]:
         near = self.params.near
@@ -158,8 +159,8 @@ class _Finder:
             for item in self.items_of[key]
             if len(self.items[item].choices) >= MIN_CHOICES
         ]
-        openings = [_opening(key) for key, _ in short]
-        for row, number, _ in shared_counts((shingles(key, OPENING) for key in self.questions), openings):
+        openings = [" ".join(tokens(key)[:OPENING]) for key, _ in short]
+        for row, number, _ in shared_runs(self.questions, openings, OPENING):
             key, item = short[number]
             if key in self.questions[row] and _lists(self.questions[row], self.items[item].choices):
                 yield row, item, "choices", 1.0, ""
@@ -168,11 +169,6 @@ class _Finder:
 def num_tokens(key: str) -> int:
     """Tokens of a matching key: Han characters, words and numbers."""
     return len(tokens(key))
-
-
-def _opening(key: str) -> npt.NDArray[np.uint64]:
-    """The shingle of a key's first tokens."""
-    return shingles(" ".join(tokens(key)[:OPENING]), OPENING)
 
 
 def _lists(question: str, choices: Sequence[str]) -> bool:

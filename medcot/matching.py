@@ -165,8 +165,12 @@ def fingerprint(text: str, size: int) -> int:
 
 def _shingle_hashes(text: str, size: int) -> npt.NDArray[np.uint64]:
     """One hash a shingle, in order; a text shorter than a shingle is one."""
-    hashes = _token_hashes(text)
-    size = min(size, len(hashes))
+    hashes = token_hashes(text)
+    return rolled_hashes(hashes, min(size, len(hashes)))
+
+
+def rolled_hashes(hashes: npt.NDArray[np.uint64], size: int) -> npt.NDArray[np.uint64]:
+    """The hash of every run of `size` tokens, of which there must be that many, from the tokens' hashes."""
     count = len(hashes) - size + 1
     rolled = np.full(count, size, dtype=np.uint64)
     for offset in range(size):
@@ -174,7 +178,7 @@ def _shingle_hashes(text: str, size: int) -> npt.NDArray[np.uint64]:
     return mix(rolled)
 
 
-def _token_hashes(text: str) -> npt.NDArray[np.uint64]:
+def token_hashes(text: str) -> npt.NDArray[np.uint64]:
     """One 64-bit hash a token, in order; a polynomial over its characters. A text without a token is one token, as it stands."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     entries = fold_table()[points]

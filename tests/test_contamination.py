@@ -78,6 +78,12 @@ def test_the_overlap_counts_runs_of_tokens_and_the_threshold_is_its_share() -> N
     assert find_hits([inside], [target], strict) == []
 
 
+def test_a_part_that_is_said_twice_counts_once() -> None:
+    words = " ".join(f"word{i}" for i in range(33)).split()
+    third = " ".join(words[:19])  # 7 of 21 runs
+    assert how(f"What about {third}?", item(" ".join(words)), reasoning=f"So {third}, yes.", answer=f"{third}.") is None
+
+
 def test_a_shared_law_or_frame_is_no_contamination() -> None:
     law = "根据《中华人民共和国药品管理法实施条例》，"
     assert how(f"{law}受理认证申请的部门应自收到企业申请之日起多少日内作出决定？", item(f"{law}《药品生产许可证》的有效期为")) is None
