@@ -63,10 +63,13 @@ _SECOND_PRESSURE = re.compile(r"(?<=kpa) ?[0-9][0-9./-]*mmhg|(?<=mmhg) ?[0-9][0-
 # Words in which a fact's character states no fact; those of the first group say nothing at all.
 _SILENT = "以下|以上|下列|上述|如下|情况下|条件下|左右|不仅|不但|不过|无论|是否|能否|可否|非常|女士|男士"
 _NEUTRAL = re.compile(f"({_SILENT})|大小|前往|目前|先前|内科|外科|未来|除非")
-# A stem of these words alone (下列说法正确的是) asks nothing without its choices.
-_NO_SUBJECT = re.compile(
-    "(?:下列|以下|关于|有关|上述|其中|各项|选项|叙述|描述|表述|说法|内容|何者|哪一?[项个种些]|[的中是为有不错误对]|正确|恰当|合适|除外|包括|属于"
-    "|which|of|the|following|is|are|not|true|false|correct|incorrect|statements?|except|all|one|about| )+"
+# A stem of these words alone asks nothing without its choices (下列说法正确的是) or the case it points to (该患者最可能的诊断是).
+_ASKS_NOTHING = re.compile(
+    "(?:下列|以下|关于|上述|其中|各项|选项|描述|内容|何者|哪一?[项个种些]|[的中是为有不对该此本例请患者及与和或应做需给予]|错误|正确|恰当|合适|除外|包括|属于"
+    "|病例|患儿|孕妇|产妇|诊断|鉴别|根据|要点|简述|试述|最可能|可能|最佳|首选|首先|治疗|处理|方法|原则|方案|检查|项目|考虑|原因|明确|确诊|进一步|采取"
+    "|进行|如何|怎样|什么|目前|此时|下一步|临床|初步|药"
+    "|which|what|of|the|following|is|are|not|true|false|correct|incorrect|statements?|except|all|one|about|most|likely|best|next|step|initial"
+    "|diagnosis|treatment|management|appropriate|test|patient|this|in|for|his|her| )+"
 )
 # Words that may differ between two typings of one case.
 _FUNCTION_CHARACTERS = (
@@ -186,11 +189,16 @@ def compare(a: str, b: str, strict_below: int) -> Difference:
     return Difference(tuple(sorted(kinds)), shown)
 
 
+def has_subject(key: str) -> bool:
+    """Whether a key asks something by itself: it names a subject, or lists the choices that do."""
+    return bool(choices(key)) or not _ASKS_NOTHING.fullmatch(stem(key))
+
+
 def _other_choices(a: str, b: str) -> bool:
-    """Whether two questions are told apart by their choices: both list some and not the same, or the stem alone asks nothing."""
+    """Whether two questions are told apart by what stands beside the stem: other choices, or a subject that neither names."""
     ours, theirs = choices(a), choices(b)
     if not ours or not theirs:
-        return bool(_NO_SUBJECT.fullmatch(stem(a)))
+        return not (has_subject(a) and has_subject(b))
     return len(ours) != len(theirs) or (ours != theirs and bool(compare(" ".join(ours), " ".join(theirs), EVERY_WORD).kinds))
 
 

@@ -20,7 +20,7 @@ from rapidfuzz.distance import Indel
 
 from medcot.canaries import plant, summarise
 from medcot.engine import find
-from medcot.guard import WORDING, Difference, compare
+from medcot.guard import WORDING, Difference, compare, has_subject
 from medcot.matching import CHOICE_MARK, matching_key, stem
 from medcot.minhash import reliable_from
 from medcot.params import Params
@@ -180,6 +180,11 @@ class KeyIndex:
             self._keys[number] = matching_key(form) if _is_long(form) else form
         return self._keys[number]
 
+    def identifies(self, number: int) -> bool:
+        """Whether a text tells its row from others: a question without a subject (该患者最可能的诊断是) is compared with none."""
+        form = self._forms[number]
+        return _is_long(form) or has_subject(form)
+
     def at(self, threshold: float) -> KeyIndex:
         """The same index as a search at a higher threshold would have found it; what has been judged is shared."""
         view = copy(self)
@@ -287,7 +292,8 @@ class _Sweep:
                 return
         self.kept[row] = len(self.kept)
         for index, kept_at in zip(self.indexes, self.kept_at, strict=True):
-            kept_at.setdefault(index.of_row[row], []).append(row)
+            if index.identifies(index.of_row[row]):
+                kept_at.setdefault(index.of_row[row], []).append(row)
 
     def _candidates(self, row: int) -> list[tuple[int, int, float]]:
         """The kept rows equal or near by any key, as (number of the key, row, Jaccard), the nearest first."""

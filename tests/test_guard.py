@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from medcot.guard import compare, opposed
+from medcot.guard import compare, has_subject, opposed
 from medcot.matching import matching_key
 
 FACTS = [
@@ -198,6 +198,23 @@ LISTED = "\nA. 麻疹\nB. 风疹\nC. 猩红热\nD. 水痘"
 )
 def test_choices_tell_questions_apart_where_both_list_them(one: str, other: str, kinds: tuple[str, ...]) -> None:
     assert compare(matching_key(one), matching_key(other), 100_000).kinds == kinds
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("该病人最可能的诊断是什么？", False),
+        ("简述本例病人的诊断及诊断依据。", False),
+        ("下列说法，正确的是", False),
+        ("What is the most likely diagnosis in this patient?", False),
+        ("该患者最可能的诊断是\nA. 麻疹\nB. 风疹\nC. 水痘", True),
+        ("流产的治疗原则", True),
+        ("该患者的烧伤面积是", True),
+        ("What is the most likely cause of asthma?", True),
+    ],
+)
+def test_a_question_has_a_subject_or_points_to_a_case_that_it_does_not_tell(text: str, expected: bool) -> None:
+    assert has_subject(matching_key(text)) is expected
 
 
 @pytest.mark.parametrize(

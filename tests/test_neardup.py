@@ -291,6 +291,16 @@ def test_a_slip_of_one_character_in_a_long_question_is_a_near_duplicate(text: st
     assert [r.rule for r in result.removals] == ["near_duplicate"]
 
 
+def test_rows_whose_question_names_no_subject_are_told_by_the_whole_row_alone() -> None:
+    """该患者最可能的诊断是 points to a case that the question does not tell: rows of other cases share it word for word."""
+    question = "该患者最可能的诊断是什么？"
+    rows = [f"{question}\n{chinese(seed)}。" for seed in (30, 31, 30)]
+    keys = {"row": (rows, ROW), "question": ([question] * 3, QUESTION)}
+    result = deduplicate(["a", "b", "c"], keys, [(False, 0, "", i) for i in "abc"], 1)
+    assert (result.kept, result.conflicts) == (["a", "b"], [])
+    assert [(removal.id, removal.rule) for removal in result.removals] == [("c", "exact_copy")]
+
+
 def test_another_question_about_the_same_case_is_not_a_slip() -> None:
     case = "一名六十岁男性患者因反复咳嗽咳痰伴活动后气促多年入院，近日受凉后症状加重并出现发热"
     result = run([f"{case}，最可能的诊断是什么？", f"{case}，首选的治疗是什么？"], QUESTION)
