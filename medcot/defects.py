@@ -8,7 +8,7 @@ import re
 WINDOW = 16
 # Han characters and Latin words that a text needs before it has a language.
 MIN_WORDS = 15
-_HAN = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]")
+_HAN = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]+")
 _LATIN = re.compile("[A-Za-z]{2,}")
 _NOT_LETTERS = re.compile(r"[\W_]+")
 
@@ -46,7 +46,8 @@ MOJIBAKE = re.compile(
     "|锟斤拷|锟斤|烫烫烫|屯屯屯|銆[\u4e00-\u9fff]|锛[\u4e00-\u9fff]"
 )
 MISSING_IMAGE = re.compile(
-    r"\[img|<img|!\[[^\]\n]*\]\(|\.(?:gif|jpe?g|png|bmp)(?![a-z])|如[下上左右]?图(?:所示|\d|[，,。；：（( ]|$)|见[下上附]?图(?![像形])|下图(?![像形])"
+    r"\[img|<img|!\[[^\]\n]*\]\(|\.(?:gif|jpe?g|png|bmp)(?![a-z])"
+    r"|如[下上左右]?图(?:所示|\d|[，,。；：（( ]|$)|见[下上附]?图(?![像形])|下图(?![像形])"
     r"|(?:shown|seen|depicted|illustrated) in the (?:\w+ )?(?:figure|image|picture|photo)s?(?![a-z])"
     r"|(?:figure|image|picture) (?:below|above)(?![a-z])"
 )
@@ -91,7 +92,7 @@ def repeated_share(text: str) -> float:
 
 def han_share(text: str) -> float | None:
     """The share of Han characters among Han characters and Latin words; None for a text of fewer than 15."""
-    han = len(_HAN.findall(text))
+    han = sum(map(len, _HAN.findall(text)))
     total = han + len(_LATIN.findall(text))
     return han / total if total >= MIN_WORDS else None
 
