@@ -10,7 +10,7 @@ from datasketch import MinHash
 
 from medcot import minhash
 from medcot.matching import matching_key, shingles
-from medcot.minhash import bands_and_rows, candidate_pairs, candidate_recall, hash32, signatures
+from medcot.minhash import bands_and_rows, candidate_pairs, candidate_recall, hash32, reliable_from, signatures
 
 TEXTS = ["患者女，44岁，三年来经常夜间上腹不适", "A 45-year-old man with severe pain", "头痛"]
 
@@ -43,6 +43,14 @@ def test_bands_have_the_most_rows_that_keep_the_recall(threshold: float, num_per
     assert (bands, rows) == expected
     assert candidate_recall(threshold, bands, rows) >= 0.999
     assert candidate_recall(threshold, num_perm // (rows + 1), rows + 1) < 0.999
+
+
+@pytest.mark.parametrize(("threshold", "num_perm", "expected"), [(0.8, 128, 0.65), (0.5, 512, 0.4), (0.9, 128, 0.8), (1.0, 128, 1.0)])
+def test_pairs_below_the_threshold_are_reliable_where_nine_in_ten_are_found(threshold: float, num_perm: int, expected: float) -> None:
+    assert reliable_from(threshold, num_perm) == expected
+    bands, rows = bands_and_rows(threshold, num_perm)
+    assert candidate_recall(expected, bands, rows) >= 0.9
+    assert candidate_recall(expected - 0.05, bands, rows) < 0.9
 
 
 def test_too_few_permutations_fall_back_to_single_rows() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medcot.minhash import reliable_from
 from medcot.neardup import QUESTION, ROW, KeyParams, Result, deduplicate, near_pairs, rank
 from medcot.statistics import lower_bound
 
@@ -137,6 +138,27 @@ def test_planted_pairs_just_above_the_threshold_are_found_and_no_others(params: 
     assert found <= planted  # texts of different families share nothing
     assert len(found) / len(planted) >= 0.995
     assert lower_bound(len(found), len(planted), 0.95) >= 0.99
+
+
+@pytest.mark.parametrize("params", [ROW, QUESTION], ids=["row", "question"])
+def test_below_the_threshold_most_pairs_are_found_down_to_the_floor(params: KeyParams) -> None:
+    """What the histogram shows to the left of the threshold: of the pairs next above the floor at least nine in ten."""
+    floor = reliable_from(params.threshold, params.num_perm)
+    generator = random.Random(3)
+    texts: list[str] = []
+    while len(texts) < 800:
+        base = generator.choices(MANY, k=60)
+        copy = base.copy()
+        for place in generator.sample(range(60), generator.randrange(2, 14)):
+            copy[place] = generator.choice(MANY)
+        if floor <= plain_jaccard("".join(base), "".join(copy), params.shingle_size) < floor + 0.05:
+            texts += ["".join(base), "".join(copy)]
+    keys = sorted(set(texts))
+    assert floor < params.threshold
+    found = list(near_pairs(keys, params, 1, floor))
+    assert len(found) / (len(texts) / 2) >= 0.9
+    assert all(floor <= value < params.threshold for _, _, value in found)
+    assert list(near_pairs(keys, params, 1)) == []
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
