@@ -7,26 +7,24 @@ of the records that something happened to and of the samples, which a page of 25
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from functools import cache
 from typing import Any
 
 import polars as pl
 
 from medcot.ledger import STAGES, TERMINAL
-from medcot.normalization import Step
-from medcot.pii import Numbering, mask, masked
-from medcot.records import TEXT_FIELDS, RawRecord, Record, canonical, seeded_order
+from medcot.page_texts import Steps, clean, field_texts, head, size, text_entry
+from medcot.pii import find_all, masked
+from medcot.records import RawRecord, Record, seeded_order
 
-HEAD = 60  # characters of the question that a list shows
 TEXT_BUDGET = 16_000_000  # characters of text in one page: about 30 MB of file, more than a browser opens at once
 SPLITS = ("train", "val", "test")
 # What a curator has to judge comes first, should the texts not all fit.
 URGENCY = {"sample": 0, "conflict": 1, "flagged": 2, "removed": 3, "refused": 4, "changed": 5}
 
 Key = tuple[str, str, str]  # stage, action, rule
-Steps = Callable[[RawRecord], Iterable[Step]]
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,9 @@ def build(inputs: Inputs, sample_size: int, seed: int) -> PageData:
     ids = read["id"].to_list()
     number = {record_id: i for i, record_id in enumerate(ids)}
     rules, events = _events(inputs.ledger, number)
+    personal = {r.id for r in inputs.raw if any(find_all(field_texts(r)))}
     samples = _samples(rules, events, ids, sample_size, seed)
-    texts = _choose_texts(rules, events, samples, inputs, raw, records, ids, seed)
+    texts = _choose_texts(rules, events, samples, personal, inputs, raw, records, ids, seed)
     clusters = {event[3] for event in events if rules[event[1]][1] == "removed" and event[3] is not None}
     known = set(read["hash_after"].to_list())
     decisions = [_decision(row, row["content_hash"] in known) for row in inputs.decisions]
@@ -77,7 +76,7 @@ def build(inputs: Inputs, sample_size: int, seed: int) -> PageData:
         "sources": sorted(set(read["source"].to_list())),
         "rules": [list(key) for key in rules],
         "stages": _stages(inputs.ledger),
-        "records": _columns(inputs.ledger, read, raw),
+        "records": _columns(inputs.ledger, read, raw, personal),
         "events": [list(column) for column in zip(*events, strict=True)] or [[], [], [], [], []],
         "samples": samples,
         "conflicts": [_conflict(row, number) for row in inputs.conflicts],
@@ -98,7 +97,7 @@ def build(inputs: Inputs, sample_size: int, seed: int) -> PageData:
         "num_decisions": len(decisions),
         "num_decisions_unknown": sum(not row["known"] for row in decisions),
         "num_texts": len(texts),
-        "num_characters": sum(_size(entry) for entry in texts.values()),
+        "num_characters": sum(size(entry) for entry in texts.values()),
     }
     return PageData(core, {str(number[i]): entry for i, entry in sorted(texts.items())}, metrics)
 
@@ -119,7 +118,12 @@ def _events(ledger: pl.DataFrame, number: Mapping[str, int]) -> tuple[list[Key],
 def _detail(detail: str | None, related: str | None, number: Mapping[str, int]) -> str | None:
     """The event's line; what it is related to joins it where that is no record, but a benchmark's item."""
     parts = [detail, None if related in number else related]
-    return masked(clean(" · ".join(part for part in parts if part))) or None
+    return _masked_line(" · ".join(part for part in parts if part)) or None
+
+
+@cache
+def _masked_line(text: str) -> str:
+    return masked(clean(text))
 
 
 def _rounded(similarity: float | None) -> float | None:
@@ -150,7 +154,7 @@ def _stages(ledger: pl.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _columns(ledger: pl.DataFrame, read: pl.DataFrame, raw: Mapping[str, RawRecord]) -> dict[str, list[Any]]:
+def _columns(ledger: pl.DataFrame, read: pl.DataFrame, raw: Mapping[str, RawRecord], personal: Container[str]) -> dict[str, list[Any]]:
     """Every record in a few columns: id, content hash (empty: the id's), source, row, split (-1: left out), tokens, first characters."""
     last = ledger.filter(pl.col("action").is_in(TERMINAL)).sort("id")
     sources = {name: i for i, name in enumerate(sorted(set(read["source"].to_list())))}
@@ -162,33 +166,15 @@ def _columns(ledger: pl.DataFrame, read: pl.DataFrame, raw: Mapping[str, RawReco
         "row": read["source_row"].to_list(),
         "split": [SPLITS.index(split) if split in SPLITS else -1 for split in last["split"].to_list()],
         "tokens": last["num_tokens"].to_list(),
-        "head": [head(raw.get(i)) for i in ids],
+        "head": [head(raw.get(i), personal) for i in ids],
     }
-
-
-def head(record: RawRecord | None) -> str:
-    """The first characters of what a list shows: the question, or the raw text of an unreadable row; masked before it is cut."""
-    if record is None:
-        return ""
-    texts = [clean(record.raw)] if record.raw is not None else _texts(record)
-    return " ".join(mask(texts[0], Numbering(*texts))[: 4 * HEAD].split())[:HEAD]
-
-
-def _texts(record: RawRecord) -> list[str]:
-    """The three fields as text: another type as its JSON, nothing as an empty text."""
-    values = [getattr(record, name) for name in TEXT_FIELDS]
-    return ["" if value is None else clean(value if isinstance(value, str) else canonical(value)) for value in values]
-
-
-def clean(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 cannot hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _choose_texts(
     rules: Sequence[Key],
     events: Sequence[tuple[Any, ...]],
     samples: Sequence[Sequence[int]],
+    personal: Container[str],
     inputs: Inputs,
     raw: Mapping[str, RawRecord],
     records: Mapping[str, Record],
@@ -207,37 +193,14 @@ def _choose_texts(
     chosen: dict[str, dict[str, Any]] = {}
     left = TEXT_BUDGET
     for record in sorted(urgency, key=lambda record: (urgency[record], seeded_order(ids[record], seed))):
-        entry = _text_entry(raw.get(ids[record]), records.get(ids[record]), inputs.steps if record in changed else None)
-        if entry and _size(entry) <= left:
-            chosen[ids[record]] = entry
-            left -= _size(entry)
+        one = ids[record]
+        if one not in raw or sum(map(len, field_texts(raw[one]))) > left:
+            continue  # before it costs more than a look
+        entry = text_entry(raw[one], records.get(one), one in personal, inputs.steps if record in changed else None)
+        if size(entry) <= left:
+            chosen[one] = entry
+            left -= size(entry)
     return chosen
-
-
-def _text_entry(raw: RawRecord | None, record: Record | None, steps: Steps | None) -> dict[str, Any]:
-    """One record's texts: raw, now (where normalising changed them), the steps between, and which fields are shown masked."""
-    if raw is None:
-        return {}
-    if raw.raw is not None:
-        return {"unreadable": masked(clean(raw.raw))}
-    values = _texts(raw)
-    numbering = Numbering(*values)  # one for all versions, so that a value has the same placeholder in each
-    entry: dict[str, Any] = {"raw": [mask(value, numbering) for value in values]}
-    hidden = [i for i, value in enumerate(values) if entry["raw"][i] != value]
-    missing = [i for i, name in enumerate(TEXT_FIELDS) if not isinstance(getattr(raw, name), str)]
-    entry |= {name: places for name, places in (("masked", hidden), ("missing", missing)) if places}
-    now = [mask(getattr(record, name), numbering) for name in TEXT_FIELDS] if record else entry["raw"]
-    if now != entry["raw"]:
-        entry["now"] = now
-    if steps is not None:
-        groups = groupby(steps(raw), key=lambda step: step.rule)
-        entry["steps"] = [[rule, {str(TEXT_FIELDS.index(s.field)): mask(clean(s.after), numbering) for s in some}] for rule, some in groups]
-    return entry
-
-
-def _size(entry: Mapping[str, Any]) -> int:
-    texts = [entry.get("unreadable", ""), *entry.get("raw", ()), *entry.get("now", ())]
-    return sum(map(len, texts)) + sum(len(text) for _, fields in entry.get("steps", ()) for text in fields.values())
 
 
 def _conflict(row: Mapping[str, Any], number: Mapping[str, int]) -> list[Any]:

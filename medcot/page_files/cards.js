@@ -40,9 +40,9 @@ function changes(i, rule) {
 function around(entry, rule) {
   const name = rule === undefined ? null : data.core.rules[rule][2];
   let before = entry.raw || ["", "", ""];
-  for (const [step, fields] of entry.steps || []) {
-    const after = before.map((text, f) => (f in fields ? fields[f] : text));
-    if (step === name) return [before, after, true];
+  for (const [rule, fields] of entry.steps || []) {
+    const after = step(before, fields);
+    if (rule === name) return [before, after, true];
     before = after;
   }
   return [entry.raw || ["", "", ""], nowOf(entry) || ["", "", ""], false];

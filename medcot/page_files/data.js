@@ -43,7 +43,22 @@ async function openTexts() {
 const hashOf = (i) => data.core.records.hash[i] || data.core.records.id[i].split("-")[0];
 const ends = (rule) => ["removed", "refused"].includes(data.core.rules[rule][1]);
 const textsOf = (i) => (data.texts && data.texts[i]) || null;
-const nowOf = (entry) => entry.now || entry.raw || null;
+
+// The texts after a step: [from, to, text] of each changed field, counted in characters, not in UTF-16 units.
+function step(before, fields) {
+  return before.map((text, f) => {
+    if (!(f in fields)) return text;
+    const [from, to, insert] = fields[f], all = [...text];
+    return all.slice(0, from).join("") + insert + all.slice(to).join("");
+  });
+}
+
+// A record's texts as they went on, or null of a row that could not be read.
+function nowOf(entry) {
+  if (!entry.raw) return null;
+  if (!entry.now) entry.now = (entry.steps || []).reduce((texts, [, fields]) => step(texts, fields), entry.raw);
+  return entry.now;
+}
 const ruleName = (rule) => named("rule", data.core.rules[rule][2]);
 const ruleWhy = (rule) => named("why", data.core.rules[rule][2]);
 
@@ -83,7 +98,7 @@ function haystack(i) {
   const { id, head } = data.core.records, entry = textsOf(i);
   if (!data.hay || data.hayHasTexts !== Boolean(data.texts)) { data.hay = new Array(data.size); data.hayHasTexts = Boolean(data.texts); }
   if (data.hay[i] === undefined) {
-    const texts = entry ? [entry.unreadable, ...(entry.raw || []), ...(entry.now || [])] : [];
+    const texts = entry ? [entry.unreadable, ...(entry.raw || []), ...(entry.steps || entry.now ? nowOf(entry) : [])] : [];
     data.hay[i] = [id[i], hashOf(i), ...eventsOf(i).map((event) => data.core.rules[event.rule][2]), head[i], ...texts].join("\n").toLowerCase();
   }
   return data.hay[i];
