@@ -1,7 +1,8 @@
 """Precision and recall of the personal-data rules on the labelled cases, by kind, with Wilson 95 % intervals.
 
 A hit is right when it covers a labelled place of the same kind exactly; of the cases without a label, every hit is wrong. The cases
-were written before the rules were tuned, and split by a hash: the rules were tuned on `dev`, `held` was only measured.
+were written before the rules were tuned, and split by a hash: the rules were tuned on `dev`, `held` was only measured. Both come from
+one hand, which the figures cannot show; docs/curation.md has the first measurements too, before any tuning.
 
 Run     python -m benchmarks.pii [--half dev|held|all] [--errors]
 """
