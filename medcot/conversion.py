@@ -68,6 +68,7 @@ def convert(
         ended[row] = Event(row, "convert", "refused", "bridges_splits", detail, related, similarity, num_tokens=lengths[row])
     train = [record for record in live if record.id not in ended and splits[record.id] == "train"]
     ended |= {event.id: replace(event, num_tokens=lengths[event.id]) for event in select(train, selection, seed)}
+    ended |= {record.id: _beaten(ended[record.id]) for record in records if record.decision and record.id in ended}
     kept = [record for record in live if record.id not in ended]
     ids = [record.id for record in records]
     check_stage("convert", ids, [record.id for record in kept], list(ended))
@@ -76,6 +77,10 @@ def convert(
     augmented = augment(rows["train"], [*rows["val"], *rows["test"]], hooks or {}, assign, lambda new: _audit(new, tok, model))
     rows["train"] = sorted([*rows["train"], *augmented.rows], key=lambda record: record.id) if augmented.rows else rows["train"]
     return Converted(rows, events, lengths, augmented)
+
+
+def _beaten(event: Event) -> Event:
+    return replace(event, detail=f"{event.detail or event.rule}; the curator's decision has no effect on this")
 
 
 def _audit(records: Sequence[Record], tok: ChatTokenizer, model: ModelParams) -> tuple[dict[str, Event], dict[str, int]]:

@@ -150,6 +150,7 @@ def test_decisions_bring_records_back_from_every_stage_and_go_with_them_to_the_e
     after = {row["source_row"]: row for row in ends(frame).iter_rows(named=True)}
     assert {rule: after[gone[rule]]["action"] for rule in BEATEN} == dict.fromkeys(BEATEN, "kept")
     assert {rule: after[gone[rule]]["rule"] for rule in UNBEATEN} == {rule: rule for rule in UNBEATEN}
+    assert after[gone["cutoff_len"]]["detail"].endswith("; the curator's decision has no effect on this")
     decided = frame.filter(pl.col("rule") == "curator")
     assert set(gone.values()) <= set(decided["source_row"])
 
