@@ -6,7 +6,7 @@ for strings too) and ends with the answer; `cold` is the life of the process: st
 after the other, tool by tool: quote ratios of one run only.
 
 Run     python benchmarks/dedup.py --corpus ROWS.parquet PAIRS.parquet [--corpus …] [--peers PYTHON] [--questions FILE.jsonl]
-            [--million SHARD.parquet …] [--normalize]
+            [--million SHARD.parquet …] [--scaling SHARD.parquet …] [--normalize]
 
 ROWS    columns Question, Complex_CoT, Response       PAIRS   columns a, b: row numbers of planted pairs, and level
 peers   another environment's interpreter, with datasketch, xxhash, rensa, text-dedup, polars; those missing print "not installed"
@@ -216,16 +216,18 @@ def check(corpora: list[tuple[Path, Path]]) -> None:
 
 
 def run_million(shards: list[Path]) -> None:
-    """In a process of its own: all shards through files, local threads."""
-    from medcot.engine import run_local
+    """In a process of its own: all shards through files, by the engine that is set."""
+    from medcot.engine import engine, run_local, run_ray
     from medcot.shards import Search, near_pairs, survivors
 
+    by_engine = {"local": run_local, "ray": run_ray}[engine()]
+    by_engine(lambda: None, [()])  # a cluster starts once
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as place:
 
         def run(function: Any, tasks: Any) -> None:
             begun = time.perf_counter()
-            run_local(function, tasks)
+            by_engine(function, tasks)
             print(f"  {function.__name__}: {len(tasks)} tasks, {time.perf_counter() - begun:.1f} s")
 
         found = near_pairs(shards, Search(COLUMNS, SHINGLE, THRESHOLD, NUM_PERM, SEED, THRESHOLD), Path(place), run)
@@ -270,6 +272,7 @@ def main() -> None:
     parser.add_argument("--peers", default="", metavar="PYTHON")
     parser.add_argument("--questions", type=Path, metavar="FILE.jsonl")
     parser.add_argument("--million", nargs="+", type=Path, metavar="SHARD")
+    parser.add_argument("--scaling", nargs="+", type=Path, metavar="SHARD", help="the same with 1 and 2 workers, local and Ray")
     parser.add_argument("--normalize", action="store_true")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--one-million", nargs="+", type=Path, help=argparse.SUPPRESS)
@@ -286,10 +289,11 @@ def main() -> None:
         compare(args.questions, args.peers, slow_peers=False)
     if args.corpus or args.check:
         check([*map(tuple, args.corpus), *map(tuple, args.check)])
-    if args.million:
-        print(f"\n{len(args.million)} shards through files")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run([sys.executable, __file__, "--one-million", *map(str, args.million)], check=True, env=environment)
+    for shards, settings in ((args.million, [("local", "")]), (args.scaling, [(e, w) for e in ("local", "ray") for w in "12"])):
+        for engine, workers in settings if shards else []:
+            print(f"\n{len(shards)} shards through files, {engine}, {workers or 'all'} workers", flush=True)
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "MEDCOT_ENGINE": engine, "MEDCOT_WORKERS": workers}
+            subprocess.run([sys.executable, __file__, "--one-million", *map(str, shards)], check=True, env=environment)
     if args.normalize:
         print("\nnormalize")
         run_normalize()
