@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,10 +24,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from browser import Browser, find_browser  # noqa: E402
 
 from medcot.ledger import Event, events_frame, join_parts  # noqa: E402
+from medcot.normalization import Step  # noqa: E402
 from medcot.page import render  # noqa: E402
 from medcot.page_data import Inputs, build  # noqa: E402
 from medcot.records import RawRecord, Record  # noqa: E402
 
+CHANGED = 0.33  # share of the rows that a rule changes
 CHARACTERS = 1500  # a row of medical-o1 is about this long
 
 
@@ -40,8 +43,9 @@ def make_records(num: int, seed: int = 1) -> list[RawRecord]:
         reasoning = ""
         while len(reasoning) + len(question) + len(answer) < CHARACTERS:
             reasoning += rng.choice(rows)[1] + "\n"
-        record = RawRecord("", "benchmark", f"{i}. {question}", reasoning, answer)
-        records.append(RawRecord(record.content_hash, "benchmark", record.question, reasoning, answer))
+        spaces = "  " if rng.random() < CHANGED else ""
+        record = RawRecord("", "benchmark", f"{i}. {question}", reasoning.strip() + spaces, answer)
+        records.append(replace(record, id=record.content_hash))
     return records
 
 
@@ -50,7 +54,7 @@ def events(records: list[RawRecord], seed: int = 2) -> Iterator[Event]:
     rng = random.Random(seed)
     for i, record in enumerate(records):
         yield Event(record.id, "download", "read", "o1", hash_after=record.content_hash, source="benchmark", source_row=i)
-        if rng.random() < 0.33:
+        if record.reasoning.endswith(" "):
             yield Event(record.id, "normalize", "changed", "strip", "reasoning")
         fate, other = rng.random(), records[i - 1].id
         if 0.95 < fate <= 0.97:
@@ -70,7 +74,7 @@ def make_inputs(num: int) -> Inputs:
     records = [Record(r.id, r.source, r.question, r.reasoning.strip(), r.answer) for r in raws]
     pairs = ledger.filter(action="conflict").select("id", "related_id").iter_rows()
     conflicts = [{"key": "question", "differs": "number", "jaccard": 0.9, "a": {"id": a}, "b": {"id": b}} for a, b in pairs]
-    return Inputs(ledger, raws, records, conflicts)
+    return Inputs(ledger, raws, records, conflicts, steps=lambda r: [Step("strip", "reasoning", r.reasoning, r.reasoning.strip())])
 
 
 def measure(page: Path) -> dict[str, float]:
