@@ -51,13 +51,13 @@ NEAR = NearParams(shingle_size=3, threshold=0.5, num_perm=512)
 class ContaminationParams(Params):
     """What counts as containing a benchmark item."""
 
-    seed: int = Field(1, ge=0, lt=2**32)
+    seed: int = Field(default=1, ge=0, lt=2**32)
     """Seed of the MinHash permutations; another seed may find other candidates, never other verdicts."""
-    ngram_size: int = Field(13, ge=OPENING + 1, le=50)
+    ngram_size: int = Field(default=13, ge=OPENING + 1, le=50)
     """Tokens a run, 5 to 50 (a Han character is one); a smaller one finds more, and more chance phrases."""
-    min_overlap: float = Field(0.5, gt=0, le=1)
+    min_overlap: float = Field(default=0.5, gt=0, le=1)
     """Share of an item's runs that a row must contain, 0 to 1; raising it finds fewer."""
-    case_tokens: int = Field(25, ge=0, le=100_000)
+    case_tokens: int = Field(default=25, ge=0, le=100_000)
     """Tokens from which a text is a case, which stays the same case with another age or dose; raising it finds fewer."""
     near: NearParams = NEAR
     """Near questions."""

@@ -19,9 +19,9 @@ from medcot.records import Record, seeded_order
 class SelectionParams(Params):
     """How train is thinned out; val and test are left alone."""
 
-    max_per_source: int = Field(0, ge=0)
+    max_per_source: int = Field(default=0, ge=0)
     """Most training rows of one source, 0 = all; the seed chooses which."""
-    max_class_ratio: float = Field(0.0, ge=0)
+    max_class_ratio: float = Field(default=0.0, ge=0)
     """Most rows of a class per row of the smallest one, such as 1.2; 0 = off, below 1 counts as 1. Rows without a class all stay."""
 
 

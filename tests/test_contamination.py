@@ -173,7 +173,7 @@ def test_tokens_are_han_characters_words_and_numbers() -> None:
 
 @pytest.mark.real_data
 def test_of_3000_real_questions_those_meet_exam_items_that_a_reader_found(real_data: Path) -> None:
-    """All pairs were read: they are the exam's own case or a variant of it, but for one (1559), which asks something else about one rule."""
+    """All pairs were read: each is the exam's own case or a variant of it, but 1559 asks something else about one rule."""
     items = read_benchmark(real_data / "cmexam_test.jsonl", "cmexam") + read_benchmark(real_data / "cmb_clin.json", "clin")
     lines = (real_data / "medical_o1_zh_questions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row(json.loads(line)["Question"], row_id=str(number)) for number, line in enumerate(lines)]
