@@ -20,7 +20,8 @@ from rapidfuzz.distance import Indel
 
 from medcot.canaries import plant, summarise
 from medcot.engine import find
-from medcot.guard import WORDING, Difference, compare, has_subject
+from medcot.facts import has_subject
+from medcot.guard import WORDING, Difference, compare
 from medcot.matching import CHOICE_MARK, matching_key, stem
 from medcot.minhash import reliable_from
 from medcot.params import Params

@@ -16,7 +16,8 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-from medcot.guard import FUNCTION, KINDS, OPPOSED, UNITS, WORDING
+from medcot.facts import FUNCTION, KINDS, OPPOSED, UNITS
+from medcot.guard import WORDING
 from medcot.ledger import read_frame
 from medcot.matching import SEPARATORS, SIGNS, atoms, matching_key
 

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from medcot.guard import compare, has_subject, opposed
+from medcot.facts import has_subject, opposed
+from medcot.guard import compare
 from medcot.matching import matching_key
 
 FACTS = [
