@@ -64,8 +64,7 @@ def run_ray(function: Callable[..., None], tasks: Sequence[tuple[Any, ...]]) -> 
     except ImportError:
         raise MachineError("MEDCOT_ENGINE", "ray is not installed", "run `pip install -e .[ray]`, or leave MEDCOT_ENGINE out") from None
     if not ray.is_initialized():
-        own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers(), "include_dashboard": False}
-        ray.init(logging_level="error", log_to_driver=False, **own)
+        _start(ray)
     remote = ray.remote(max_retries=5)(function)
     try:
         ray.get([remote.remote(*task) for task in tasks])
@@ -75,3 +74,13 @@ def run_ray(function: Callable[..., None], tasks: Sequence[tuple[Any, ...]]) -> 
         raise MachineError(
             "ray", "a task could not be run", "look into the cluster's log, or leave MEDCOT_ENGINE out", got=str(error)
         ) from None
+
+
+def _start(ray: Any) -> None:
+    """Join the cluster that is named, or start one on this machine."""
+    own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers(), "include_dashboard": False}
+    try:
+        ray.init(logging_level="error", log_to_driver=False, **own)
+    except Exception as error:  # Ray raises nothing more particular when a machine is too busy to start it in half a minute
+        ray.shutdown()
+        raise MachineError("ray", "the cluster does not start", "try again, or leave MEDCOT_ENGINE out", got=str(error)) from error
