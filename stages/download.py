@@ -30,8 +30,7 @@ from medcot.stage import atomic_dir, run_stage, write_metrics
 SAMPLE = Path("data/sample/records.jsonl")
 IMPORT = Path("data/import")
 RAW = Path("data/raw")
-LEDGER = Path("data/ledger/parts/download.parquet")
-METRICS = Path("metrics/download.json")
+LEDGER, METRICS = Path("data/ledger/parts/download.parquet"), Path("metrics/download.json")
 log = logging.getLogger("medcot")
 
 
