@@ -131,6 +131,7 @@ async function start() {
   route = readRoute();
   refresh();
   window.addEventListener("hashchange", navigate);
+  window.addEventListener("resize", () => { const box = document.getElementById("list"); if (box) drawRows(box); });
   document.addEventListener("keydown", onKey);
   performance.mark("interactive");
   await new Promise((done) => setTimeout(done, 0)); // paint first, then open the texts

@@ -63,7 +63,8 @@ function ruleView(key) {
   const count = untouched ? data.size - new Set(data.core.events[0]).size : data.members[rule].length;
   return [h("p", { class: "back" }, link("view=overview", {}, "← " + t("view_overview"))),
     h("section", { class: "lead" }, h("h2", {}, untouched ? t("rule.untouched") : ruleName(rule), " ", badge(action, t("action_" + action))), h("p", {}, untouched ? t("why.untouched") : ruleWhy(rule)), h("p", { class: "meta" }, h("code", {}, untouched ? "–" : data.core.rules[rule][2]), " · ", t("rule_count", { n: number(count), share: percent(count, data.size) }), " · ", link("view=records&rule=" + key, {}, t("all_records_of_rule")))),
-    h("section", { class: "panel sticky" }, h("h3", {}, t("precision")), h("p", { class: "precision", id: "precision" }, precisionText(rule)), h("p", { class: "note" }, t("sample_note", { n: sample.length, all: number(count) }), " ", h("kbd", {}, "j"), h("kbd", {}, "k"), " ", t("key_move"), " ", h("kbd", {}, "y"), " ", t("mark_right"), " ", h("kbd", {}, "n"), " ", t("mark_wrong"))),
+    h("p", { class: "note" }, t("sample_note", { n: sample.length, all: number(count) }), " ", h("kbd", {}, "j"), h("kbd", {}, "k"), " ", t("key_move"), " ", h("kbd", {}, "y"), " ", t("mark_right"), " ", h("kbd", {}, "n"), " ", t("mark_wrong")),
+    h("section", { class: "panel sticky" }, h("h3", {}, t("precision")), h("p", { class: "precision", id: "precision", "aria-live": "polite" }, precisionText(rule))),
     h("div", { class: "cards", id: "sample" }, sample.map((i, at) => sampleCard(rule, key, i, at)))];
 }
 
@@ -196,7 +197,7 @@ function conflictCard(pair, at) {
     for (const [i, side] of [[pair.a, "a"], [pair.b, "b"]]) {
       if (value === "both") decide(hashOf(i), "keep", conflictReason(pair, "both"), reviewer);
       else if (value === side) decide(hashOf(i), "drop", conflictReason(pair, side), reviewer);
-      else if ((store.drafts.get(hashOf(i)) || {}).reason?.startsWith(t("conflict_word"))) store.drafts.delete(hashOf(i));
+      else if (Object.values(STRINGS.conflict_word).some((word) => (store.drafts.get(hashOf(i)) || {}).reason?.startsWith(word))) store.drafts.delete(hashOf(i));
     }
     saveDrafts();
     say(t("conflict_saved_" + value));
