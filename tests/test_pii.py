@@ -116,6 +116,15 @@ def test_an_identity_number_with_a_wrong_check_digit_or_an_unknown_region_goes_t
     assert find(f"病人{wrong}。") == [Hit("id_number", 2, 20, False)]
     assert find("病人99999919010203004X。") == [Hit("id_number", 2, 20, False)]
     assert find("编号为202311050000123456的样本") == []
+    assert find(f"身份证{wrong}。") == [Hit("id_number", 3, 21, True)]  # its label makes up for the check digit
+
+
+def test_a_bare_card_number_needs_its_check_digit_and_a_labelled_one_without_goes_to_review() -> None:
+    numbers = [f"622200000000123{i:03d}0" for i in range(10)]
+    cards = [number[:-1] + digit for number in numbers for digit in "0123456789"]
+    assert [bool(find(f"付款{card}。")) for card in cards] == [is_luhn(card) for card in cards]
+    assert {hit.certain for card in cards if is_luhn(card) for hit in find(f"付款{card}。")} == {True}
+    assert [find(f"银行卡号{card}。")[0].certain for card in cards] == [is_luhn(card) for card in cards]
 
 
 def test_a_bare_number_of_a_mobile_is_uncertain_and_a_labelled_or_grouped_one_is_certain() -> None:

@@ -149,6 +149,10 @@ def test_every_rule_has_a_row_that_it_hits_in_each_language() -> None:
         zh(answer="+---------+\n| 胸痛     |\n+---------+\n| 心电图   |\n+---------+\n" * 2 + ANSWER),
         zh(answer="项目 | 数值\n-----------------------------------\n血压 | 120/80\n____________________________\n" + ANSWER),
         en(answer="The sequence is AAAAAAAAAAAAAAA, a poly-A tail. " + ANSWER_EN),
+        zh(
+            question=QUESTION
+            + "".join(f"\n{letter}. 急性前壁心肌梗死合并心源性休克的患者，分期为{i}期" for i, letter in enumerate("ABCDEF"))
+        ),
         zh(reasoning=REASONING + "急性心肌梗死要看心电图，急性心肌梗死要看肌钙蛋白，急性心肌梗死要看症状。"),
         en(answer="Ménière's disease, Sjögren's syndrome, naïve B cells, 10 Å², 5 µg, ±2 °C, “café”, α and β: " + ANSWER_EN),
         zh(question="Helicobacter pylori 感染的根除方案中，PPI、amoxicillin、clarithromycin 与铋剂如何组合，疗程多长才合适？"),
