@@ -74,7 +74,18 @@ def below(path: str, parents: list[str]) -> bool:
 
 
 def test_the_stages_stand_in_the_order_of_the_story() -> None:
-    assert list(STAGES) == ["download", "normalize", "dedup", "decontaminate", "base", "convert", "curation", "train", "evaluate_base", "evaluate"]
+    assert list(STAGES) == [
+        "download",
+        "normalize",
+        "dedup",
+        "decontaminate",
+        "base",
+        "convert",
+        "curation",
+        "train",
+        "evaluate_base",
+        "evaluate",
+    ]
 
 
 @pytest.mark.parametrize("name", STAGES)
