@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -30,7 +31,21 @@ def compared(records: Sequence[Record], params: DedupParams) -> dict[str, tuple[
     return {"row": (rows, params.row), "question": ([record.question for record in records], params.question)}
 
 
-def ranks(records: Sequence[Record]) -> list[Rank]:
+def ranks(records: Sequence[Record]) -> Sequence[Rank]:
     """The order in which records are visited; see `neardup.rank`."""
-    # A question may end without punctuation; a reasoning or an answer that does was probably cut off.
-    return [rank((record.reasoning, record.answer), record.id) for record in records]
+    return _Ranks(records)
+
+
+class _Ranks(Sequence[Rank]):
+    """Ranks made when they are asked for: few records meet another, and to hash them all would take longer than the search."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: Any) -> Any:
+        record = self.records[index]
+        # A question may end without punctuation; a reasoning or an answer that does was probably cut off.
+        return rank((record.reasoning, record.answer), record.id)
