@@ -26,6 +26,7 @@ REASONING_EN = (
 )
 ANSWER_EN = "The most likely diagnosis is an acute myocardial infarction; the first test is an ECG. See a doctor at once if it gets worse."
 LOOP = "等等，我再想一想，可能是肺炎，也可能是肺结核。"
+OPTION = "急性前壁心肌梗死合并心源性休克，应立即行急诊冠状动脉介入治疗并给予循环支持，分型为"
 LOOP_EN = "Wait, let me think again, it could be pneumonia. "
 
 
@@ -149,10 +150,7 @@ def test_every_rule_has_a_row_that_it_hits_in_each_language() -> None:
         zh(answer="+---------+\n| 胸痛     |\n+---------+\n| 心电图   |\n+---------+\n" * 2 + ANSWER),
         zh(answer="项目 | 数值\n-----------------------------------\n血压 | 120/80\n____________________________\n" + ANSWER),
         en(answer="The sequence is AAAAAAAAAAAAAAA, a poly-A tail. " + ANSWER_EN),
-        zh(
-            question=QUESTION
-            + "".join(f"\n{letter}. 急性前壁心肌梗死合并心源性休克的患者，分期为{i}期" for i, letter in enumerate("ABCDEF"))
-        ),
+        zh(question=QUESTION + "".join(f"\n{letter}. {OPTION}{letter}型" for letter in "ABCDEF")),
         zh(reasoning=REASONING + "急性心肌梗死要看心电图，急性心肌梗死要看肌钙蛋白，急性心肌梗死要看症状。"),
         en(answer="Ménière's disease, Sjögren's syndrome, naïve B cells, 10 Å², 5 µg, ±2 °C, “café”, α and β: " + ANSWER_EN),
         zh(question="Helicobacter pylori 感染的根除方案中，PPI、amoxicillin、clarithromycin 与铋剂如何组合，疗程多长才合适？"),
