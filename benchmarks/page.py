@@ -67,6 +67,11 @@ def events(records: list[RawRecord], seed: int = 2) -> Iterator[Event]:
             yield Event(record.id, "convert", "kept", "kept", split="val" if fate < 0.15 else "train", num_tokens=900 + i % 400)
 
 
+def strip_step(raw: RawRecord) -> list[Step]:
+    """The one change of these rows."""
+    return [Step("strip", "reasoning", raw.reasoning, raw.reasoning.strip())]
+
+
 def make_inputs(num: int) -> Inputs:
     """The page's inputs; a conflict for each event of one."""
     raws = make_records(num)
@@ -74,7 +79,7 @@ def make_inputs(num: int) -> Inputs:
     records = [Record(r.id, r.source, r.question, r.reasoning.strip(), r.answer) for r in raws]
     pairs = ledger.filter(action="conflict").select("id", "related_id").iter_rows()
     conflicts = [{"key": "question", "differs": "number", "jaccard": 0.9, "a": {"id": a}, "b": {"id": b}} for a, b in pairs]
-    return Inputs(ledger, raws, records, conflicts, steps=lambda r: [Step("strip", "reasoning", r.reasoning, r.reasoning.strip())])
+    return Inputs(ledger, raws, records, conflicts, steps=strip_step, searched=True)
 
 
 def measure(page: Path) -> dict[str, float]:

@@ -7,7 +7,7 @@ of the records that something happened to and of the samples, which a page of 25
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ import polars as pl
 from medcot.ledger import STAGES, TERMINAL
 from medcot.page_texts import Steps, clean, field_texts, head, size, text_entry
 from medcot.pii import find_all, masked
-from medcot.records import RawRecord, Record, seeded_order
+from medcot.records import TEXT_FIELDS, RawRecord, Record, seeded_order
 
 TEXT_BUDGET = 24_000_000  # characters of text in one page: about 25 MB of file, which a browser opens in a second or two
 SPLITS = ("train", "val", "test")
@@ -37,6 +37,7 @@ class Inputs:
     conflicts  rows of conflicts.jsonl
     decisions  rows of decisions.csv, its columns as text
     steps      derives a raw record's changes again, see medcot.normalization.steps
+    searched   whether normalize looked for personal data, so that what it found in its records is in the ledger
     """
 
     ledger: pl.DataFrame
@@ -48,6 +49,7 @@ class Inputs:
     similarities: Sequence[Mapping[str, Any]] = ()
     decisions: Sequence[Mapping[str, str]] = ()
     steps: Steps = field(default=lambda raw: ())
+    searched: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def build(inputs: Inputs, sample_size: int, seed: int) -> PageData:
     ids = read["id"].to_list()
     number = {record_id: i for i, record_id in enumerate(ids)}
     rules, events = _events(inputs.ledger, number)
-    personal = {r.id for r in inputs.raw if any(find_all(field_texts(r)))}
+    personal = set(_personal(inputs, records))
     samples = _samples(rules, events, ids, sample_size, seed)
     texts = _choose_texts(rules, events, samples, personal, inputs, raw, records, ids, seed)
     clusters = {event[3] for event in events if rules[event[1]][1] == "removed" and event[3] is not None}
@@ -100,6 +102,17 @@ def build(inputs: Inputs, sample_size: int, seed: int) -> PageData:
         "num_characters": sum(size(entry) for entry in texts.values()),
     }
     return PageData(core, {str(number[i]): entry for i, entry in sorted(texts.items())}, metrics)
+
+
+def _personal(inputs: Inputs, records: Mapping[str, Record]) -> Iterator[str]:
+    """The records whose texts must be masked: as the ledger has it, and by looking where normalize did not look at these very texts."""
+    yield from inputs.ledger.filter(pl.col("rule").str.starts_with("pii_"))["id"]
+    for raw in inputs.raw:
+        record, texts = records.get(raw.id), field_texts(raw)
+        after = [getattr(record, name) for name in TEXT_FIELDS] if record else texts
+        known = inputs.searched and record is not None
+        if (not (known and after == texts) and any(find_all(texts))) or (not known and after != texts and any(find_all(after))):
+            yield raw.id
 
 
 def _events(ledger: pl.DataFrame, number: Mapping[str, int]) -> tuple[list[Key], list[tuple[Any, ...]]]:

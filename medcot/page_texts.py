@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from medcot.normalization import Step
-from medcot.pii import Numbering, find_all, mask, masked
+from medcot.pii import Numbering, mask, masked
 from medcot.records import TEXT_FIELDS, RawRecord, Record, canonical
 
 HEAD = 60  # characters of the question that a list shows
@@ -41,12 +41,14 @@ def head(record: RawRecord | None, personal: Container[str]) -> str:
 
 
 def text_entry(raw: RawRecord, record: Record | None, personal: bool, steps: Steps | None) -> dict[str, Any]:
-    """One record's texts: raw, the steps to the normalised ones (or these, as now), and which fields are missing or shown masked."""
+    """One record's texts: raw, the steps to the normalised ones (or these, as now), and which fields are missing or shown masked.
+
+    personal  whether there is personal data in any of them
+    """
     if raw.raw is not None:
         return {"unreadable": masked(clean(raw.raw))}
     values = field_texts(raw)
     after = [getattr(record, name) for name in TEXT_FIELDS] if record else values
-    personal = personal or (after != values and any(find_all(after)))
     numbering = Numbering(*values) if personal else None  # one for all versions, so that a value has the same placeholder in each
 
     def mask_of(texts: Iterable[str]) -> list[str]:

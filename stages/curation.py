@@ -71,6 +71,7 @@ def read_inputs() -> Inputs:
         read_counts(DEDUP / "similarity.csv", "dedup"),
         [asdict(decision) for _, decision in sorted(decisions.items())],
         lambda raw: steps(raw, decisions.get(raw.content_hash), policy),
+        searched=policy.pii != "off",
     )
 
 

@@ -93,6 +93,7 @@ def make_inputs(raws: list[RawRecord] = RAWS, **changes: Any) -> Inputs:
         [{"from": 100, "to": 200, "train": 9, "val": 1, "test": 1, "left_out": 0}],
         [{"key": "question", "from": 0.85, "to": 0.9, "below": 0, "duplicate": 0, "conflict": 1, "similar": 2, "threshold": 0.5}],
         steps=lambda r: steps(r, None, POLICY),
+        searched=True,
     )
     return replace(inputs, **changes)
 
@@ -229,6 +230,23 @@ def test_no_personal_data_is_in_the_page(html: str, built: PageData) -> None:
     assert {rule for rule, _ in entry["steps"]} >= {"pii_id_number", "pii_mobile"}
     places = [place for rule, fields in entry["steps"] if rule.startswith("pii_") for place in fields.values()]
     assert all(start == end and not inserted for start, end, inserted in places)  # masked before and after: nothing to tell apart
+
+
+def test_personal_data_is_masked_where_no_rule_looked_for_it() -> None:
+    off = Policy(POLICY.quality, "off")
+    torn = raw("手机\u200b１３９\u200b００１３９００００，胸痛？ What now?")
+    ended = raw("电话13800138000，胸痛？", None)
+    raws = [PERSONAL, WITNESS, COPY, FIVE, FIFTY, torn, ended]
+    read = [Event(r.id, "download", "read", "o1", hash_after=r.content_hash, source=r.source, source_row=i) for i, r in enumerate(raws)]
+    outcomes = [normalize_record(r, off) for r in raws]
+    ledger = join_parts([events_frame(read), events_frame([event for o in outcomes for event in o.events])])
+    for searched in (False, True):
+        rows = raws if not searched else [torn, ended]  # where normalize looked, it is the raw text of these that it did not see
+        inputs = Inputs(
+            ledger.filter(pl.col("id").is_in([r.id for r in rows])), rows, [o.record for o in outcomes if o.record], searched=searched
+        )
+        page = build(inputs, 9, 1)
+        assert [secret for secret in (*SECRETS, "00１３９") if secret in render(page.core, page.texts)] == []
 
 
 def test_a_decision_with_personal_data_is_shown_masked_and_marked() -> None:
