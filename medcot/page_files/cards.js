@@ -55,7 +55,7 @@ function compare(one, two, labels) {
   if (!a || !b || !nowOf(a) || !nowOf(b)) return h("div", { class: "compare" }, heads, noTexts());
   const blocks = FIELDS.map((name, f) => {
     const left = nowOf(a)[f], right = nowOf(b)[f];
-    if (left === right) return h("details", { class: "field" }, h("summary", {}, `${t("field_" + name)}: ${t("same")}`), h("div", { class: "text" }, plain(left)));
+    if (left === right) return h("details", { class: "field" }, h("summary", {}, t("field_" + name) + t("colon") + t("same")), h("div", { class: "text" }, plain(left)));
     const runs = diff(left, right);
     return h("section", { class: "field" }, h("h4", {}, t("field_" + name)), h("div", { class: "pair" }, h("div", { class: "text", "data-side": labels[0] }, left ? sideDiff(runs, "-") : h("em", {}, t("field_empty"))), h("div", { class: "text", "data-side": labels[1] }, right ? sideDiff(runs, "+") : h("em", {}, t("field_empty")))));
   });

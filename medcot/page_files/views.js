@@ -206,7 +206,7 @@ function conflictCard(pair, at) {
   }
   function draw() {
     const buttons = ["both", "a", "b"].map((value) => h("button", { type: "button", class: "choice " + (value === "both" ? "keep" : "drop"), "data-verb": value, "aria-pressed": String(verb() === value), onclick: () => choose(value) }, t("conflict_" + value)));
-    replace(card, h("header", {}, h("h3", {}, at + 1 + ". ", capital(kindWords(kindsOf(pair)))), h("p", { class: "detail" }, t("similarity"), ": ", pair.found.map((one) => `${t("key_" + one.key)} ${one.similarity.toFixed(3)}`).join(" · "))),
+    replace(card, h("header", {}, h("h3", {}, at + 1 + ". ", capital(kindWords(kindsOf(pair)))), h("p", { class: "detail" }, t("similarity") + t("colon"), pair.found.map((one) => `${t("key_" + one.key)} ${one.similarity.toFixed(3)}`).join(" · "))),
       compare(pair.a, pair.b, ["A", "B"]),
       h("div", { class: "row conflict-actions" }, h("div", { class: "choices", role: "group", "aria-label": t("your_decision") }, buttons), h("label", {}, t("reviewer"), " ", h("input", { type: "text", id: "conflict-reviewer-" + at, value: store.reviewer, placeholder: t("reviewer_hint") }))));
   }
