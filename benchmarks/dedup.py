@@ -3,9 +3,9 @@
 Every tool gets the same rows and looks for pairs of rows at exact Jaccard 0.9 or more, with 128 permutations in 16 bands of 8.
 Each runs in a process of its own. `in process` begins when the rows are in memory (Python strings; Arrow for medcot, which has a row
 for strings too) and ends with the answer; `cold` is the life of the process: start, imports, reading the file, the work. One corpus
-after the other, tool by tool: quote ratios of one run only.
+after the other, tool by tool: quote ratios of one run only. `removed` of rensa counts both rows of a pair; rensa and datasketch do not verify.
 
-Run     python benchmarks/dedup.py --corpus ROWS.parquet PAIRS.parquet [--corpus …] [--peers PYTHON] [--questions FILE.jsonl]
+Run     python benchmarks/dedup.py --corpus ROWS.parquet PAIRS.parquet [--corpus …] [--peers PYTHON] [--quick] [--questions FILE.jsonl]
             [--million SHARD.parquet …] [--scaling SHARD.parquet …] [--normalize]
 
 ROWS    columns Question, Complex_CoT, Response       PAIRS   columns a, b: row numbers of planted pairs, and level
@@ -142,7 +142,8 @@ def run_text_dedup(python: str, name: str, path: Path) -> dict[str, Any]:
         options = f"--path parquet --data_files {place}/rows.parquet --split train --cache_dir {place}/cache --output {place}/out"
         options += f" --column text --ngram {SHINGLE} --min_length 1 --threshold {THRESHOLD} --num_perm {NUM_PERM} --b {BANDS} --r {ROWS}"
         start = time.perf_counter()
-        done = subprocess.run([python, "-m", "text_dedup.minhash", *options.split()], capture_output=True, text=True, check=False)
+        wide = {**os.environ, "COLUMNS": "300"}  # its log wraps at the terminal's width
+        done = subprocess.run([python, "-m", "text_dedup.minhash", *options.split()], capture_output=True, text=True, check=False, env=wide)
         cold = time.perf_counter() - start
         told = done.stdout + done.stderr
         if done.returncode:
@@ -166,17 +167,20 @@ def run_tool(python: str, name: str, path: Path) -> dict[str, Any]:
 
 def compare(path: Path, peers: str, slow_peers: bool) -> None:
     """One table: every tool on one corpus, and how many times as long as medcot it took by both clocks."""
-    results = {title: run_tool(sys.executable, name, path) for title, name in OURS.items()}
-    for title, name in PEERS.items():
-        if peers and (slow_peers or name in ("naive", "bulk", "rensa")):
-            results[title] = run_tool(peers, name, path)
-    ours = results["medcot, from Arrow"]
-    print(f"\n{path.name}\n| tool | in process, s | × medcot | cold, s | × medcot | removed | peak, MB |\n|---|---|---|---|---|---|---|")
-    for title, result in results.items():
+    print(
+        f"\n{path.name}\n| tool | in process, s | × medcot | cold, s | × medcot | removed | peak, MB |\n|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    tools = [(sys.executable, title, name) for title, name in OURS.items()]
+    tools += [(peers, title, name) for title, name in PEERS.items() if peers and (slow_peers or name in ("naive", "bulk", "rensa"))]
+    first: dict[str, Any] = {}
+    for python, title, name in tools:
+        result = run_tool(python, name, path)
+        first = first or result
         if "error" in result:
-            print(f"| {title} | {result['error']} | | | | | |")
+            print(f"| {title} | {result['error']} | | | | | |", flush=True)
             continue
-        ratios = [result[clock] / ours[clock] for clock in ("seconds", "cold")]
+        ratios = [result[clock] / first[clock] for clock in ("seconds", "cold")]
         memory = f"{result['rss'] / 1024:.0f}" if result["rss"] else ""
         clocks = f"{result['seconds']:.2f} | {ratios[0]:.1f} | {result['cold']:.2f} | {ratios[1]:.1f}"
         print(f"| {title} | {clocks} | {result['found']} | {memory} |", flush=True)
@@ -270,6 +274,7 @@ def main() -> None:
     parser.add_argument("--corpus", nargs=2, type=Path, action="append", default=[], metavar=("ROWS", "PAIRS"))
     parser.add_argument("--check", nargs=2, type=Path, action="append", default=[], metavar=("ROWS", "PAIRS"), help="for recall alone")
     parser.add_argument("--peers", default="", metavar="PYTHON")
+    parser.add_argument("--quick", action="store_true", help="leave text-dedup out")
     parser.add_argument("--questions", type=Path, metavar="FILE.jsonl")
     parser.add_argument("--million", nargs="+", type=Path, metavar="SHARD")
     parser.add_argument("--scaling", nargs="+", type=Path, metavar="SHARD", help="the same with 1 and 2 workers, local and Ray")
@@ -284,7 +289,7 @@ def main() -> None:
         run_million(args.one_million)
         return
     for number, (rows, _) in enumerate(args.corpus):
-        compare(rows, args.peers, slow_peers=number == 0)
+        compare(rows, args.peers, slow_peers=number == 0 and not args.quick)
     if args.questions:
         compare(args.questions, args.peers, slow_peers=False)
     if args.corpus or args.check:
