@@ -52,7 +52,7 @@ function lengthChart(rows) {
 function similarityChart(key, rows) {
   const kinds = VERDICTS.filter((kind) => rows.some((row) => row[kind])), threshold = rows[0].threshold;
   const max = Math.max(1, ...rows.flatMap((row) => kinds.map((kind) => row[kind]))), floor = Math.log(0.7), top = Math.log(max * 1.15);
-  const up = (n) => (n ? (Math.log(n) - floor) / (top - floor) : 0), start = Math.min(...rows.map((r) => r.from)), span = 1 - start;
+  const up = (n) => (n ? (Math.log(n) - floor) / (top - floor) : 0), start = Math.floor(10 * Math.min(...rows.map((r) => r.from)) + 1e-9) / 10, span = 1 - start;
   const bars = rows.flatMap((row) => kinds.map((kind, i) => {
     const width = (row.to - row.from) / kinds.length;
     return { from: (row.from + i * width - start) / span, to: (row.from + (i + 1) * width - start) / span, low: 0, high: up(row[kind]), kind, title: `${row.from.toFixed(2)}–${row.to.toFixed(2)}: ${t("verdict_" + kind)} ${row[kind]}` };
