@@ -3,7 +3,7 @@
 Every tool gets the same rows and looks for pairs of rows at exact Jaccard 0.9 or more, with 128 permutations in 16 bands of 8.
 Each runs in a process of its own. `in process` begins when the rows are in memory (Python strings; Arrow for medcot, which has a row
 for strings too) and ends with the answer; `cold` is the life of the process: start, imports, reading the file, the work. One corpus
-after the other, tool by tool: quote ratios of one run only. `removed` of rensa counts both rows of a pair; rensa and datasketch do not verify.
+after the other, tool by tool: quote ratios of one run only. rensa counts both rows of a pair; rensa and datasketch do not verify.
 
 Run     python benchmarks/dedup.py --corpus ROWS.parquet PAIRS.parquet [--corpus …] [--peers PYTHON] [--quick] [--questions FILE.jsonl]
             [--million SHARD.parquet …] [--scaling SHARD.parquet …] [--normalize]
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
 import resource
 import subprocess
@@ -30,6 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("Question", "Complex_CoT", "Response")
 THRESHOLD, NUM_PERM, BANDS, ROWS, SHINGLE, SEED = 0.9, 128, 16, 8, 5, 1
+HAN = [chr(point) for point in range(0x4E00, 0x5200)]
 OURS = {"medcot, from Arrow": "arrow", "medcot, from strings": "strings", "medcot with the guard": "guard"}
 PEERS = {
     "datasketch, update_batch per row": "naive",
@@ -253,7 +255,8 @@ def run_normalize(sizes: tuple[int, ...] = (20_000, 80_000)) -> None:
             (Path(place) / "data/raw/source.json").write_text('{"kind": "file", "public": false}\n', encoding="utf-8")
             with (Path(place) / "data/raw/records.jsonl").open("w", encoding="utf-8") as file:
                 for i in range(size):
-                    thought = f"先把病史问清楚，第{i}例。" + "综合这些线索，还不能排除别的原因，下一步应该做影像检查。" * 40
+                    draw = random.Random(i)
+                    thought = "。".join("".join(draw.choices(HAN, k=20)) for _ in range(50)) + "。"
                     row = {"id": f"{i:016x}", "source": "bench", "question": f"患者男，{i}，反复胸痛，首先考虑什么？"}
                     file.write(json.dumps({**row, "reasoning": thought, "answer": "心绞痛。"}, ensure_ascii=False) + "\n")
             start = time.perf_counter()
