@@ -85,12 +85,15 @@ def _table(found: Preview) -> Iterator[str]:
 
 def _pairs(found: Preview, examples: int) -> Iterator[str]:
     yield "pairs that a threshold lets in and the next one does not / 达到某阈值、但未达到下一个阈值的数据对"
+    limit = examples or NEAREST
     for column in found.columns:
-        for pair in column.nearest[: examples or NEAREST]:
+        for pair in column.nearest[:limit]:
             verdict = f"{pair.verdict} ({pair.detail})" if pair.detail else pair.verdict
             yield f"{column.threshold:>9g}  {pair.jaccard:.4f}  {verdict:<34}  {found.names[pair.a]}  {found.names[pair.b]}"
             if examples:
                 yield from _side_by_side(pair, found)
+        if (rest := len(column.nearest) - limit) > 0:
+            yield f"{'':>11}… {rest} more; --examples {len(column.nearest)} shows all / 另有 {rest} 对"
 
 
 def _side_by_side(pair: Pair, found: Preview) -> Iterator[str]:

@@ -125,7 +125,8 @@ def test_nothing_is_written(project: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_the_pairs_whose_fate_hangs_on_a_threshold_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["dedup-preview", "--thresholds", "0.6"])
-    shown = [line.split() for line in capsys.readouterr().out.split("\n\n")[1].splitlines()[1:]]
+    lines = capsys.readouterr().out.split("\n\n")[1].splitlines()[1:]
+    shown = [line.split() for line in lines if " … " not in line]
     ids = {row.id for row in corpus()}
     assert len(shown) == 6
     assert max(float(line[1]) for line in shown[:3]) < 0.6
@@ -133,6 +134,15 @@ def test_the_pairs_whose_fate_hangs_on_a_threshold_are_named(project: Path, caps
         assert float(jaccard) >= float(threshold)
         assert {one, other} <= ids
     assert [line[1] for line in shown[:3]] == sorted(line[1] for line in shown[:3])
+
+
+def test_it_says_how_many_of_these_pairs_are_not_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compared = {threshold: counts["pairs"] for threshold, counts in columns(["--thresholds", "0.6"], capsys).items()}
+    main(["dedup-preview", "--thresholds", "0.6"])
+    lines = capsys.readouterr().out.split("\n\n")[1].splitlines()[1:]
+    assert lines[3].strip().startswith(f"… {compared[0.5] - compared[0.6] - 3} more; --examples {compared[0.5] - compared[0.6]} shows all")
+    main(["dedup-preview", "--thresholds", "0.6", "--examples", str(compared[0.5])])
+    assert " more; --examples" not in capsys.readouterr().out
 
 
 def test_examples_show_both_texts_without_personal_data(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
