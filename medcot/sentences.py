@@ -98,9 +98,9 @@ REASONS = {
     "near_duplicate": Sentence(
         "nearly the same as {related_id}, which stays; similarity {similarity}", "与保留的 {related_id} 几乎相同，相似度 {similarity}"
     ),
-    "contaminated": Sentence("it gives away the benchmark item {related_id}", "泄露基准题 {related_id}"),
+    "contaminated": Sentence("it gives away the benchmark item {related_id}", "泄露评测题 {related_id}"),
     "contaminated_cluster": Sentence(
-        "near-duplicate of {related_id}, which gives away a benchmark item", "与泄露基准题的 {related_id} 近似重复"
+        "near-duplicate of {related_id}, which gives away a benchmark item", "与泄露评测题的 {related_id} 近似重复"
     ),
     # convert
     "cutoff_len": Sentence("longer than model.cutoff_len allows; rows are never cut", "超过 model.cutoff_len；从不截断"),

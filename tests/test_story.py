@@ -31,7 +31,7 @@ TEXTS = {
     "cccc0000": ("Which drug comes first?", "Blood pressure is high, so think of ACE inhibitors first.", "Lisinopril 10 mg."),
     "dddd0000": ("患者男，45岁，胸痛三天？", "先看心电图。", "考虑急性心肌梗死。"),
     "eeee0000": (f"家属电话 {PHONE}，ｘ线怎么看？", "看片。", "正常。"),
-    "ffff0000": ("某基准题的题干？", "略。", "甲。"),
+    "ffff0000": ("某评测题的题干？", "略。", "甲。"),
 }
 UNREADABLE = RawRecord("9999abcd", "样本.jsonl", error="invalid_json", detail="at byte 9", raw=f'{{"Question": "电话 {PHONE}"')
 
@@ -157,7 +157,7 @@ def test_a_witness_that_went_itself_is_followed(project: Path, capsys: pytest.Ca
 def test_a_benchmark_item_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = why(capsys, "ffff0000")
     assert "Removed: it gives away the benchmark item cmexam:item-7 (exact)." in text
-    assert "已去除：泄露基准题 cmexam:item-7（exact）。" in text
+    assert "已去除：泄露评测题 cmexam:item-7（exact）。" in text
 
 
 def test_a_refused_row_says_where_its_text_is_kept_and_masks_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -279,7 +279,7 @@ def test_records_of_a_rule_are_drawn_by_seed(project: Path, capsys: pytest.Captu
     drawn = {why(capsys, "--rule", "kept", "-n", "1", "--seed", str(seed)).split()[0] for seed in range(12)}
     assert drawn == {"aaaa0000", "dddd0000", "eeee0000"}
     (event,) = json.loads(why(capsys, "--rule", "contaminated", "--json"))
-    assert (event["id"], event["sentence"]["zh"]) == ("ffff0000", "已去除：泄露基准题 cmexam:item-7（exact）。")
+    assert (event["id"], event["sentence"]["zh"]) == ("ffff0000", "已去除：泄露评测题 cmexam:item-7（exact）。")
 
 
 def test_a_line_is_found_without_parsing_the_others(in_tmp: Path) -> None:
