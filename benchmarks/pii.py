@@ -14,11 +14,11 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
 from medcot.pii import KINDS, find
+from medcot.statistics import wilson
 
 CASES = Path(__file__).resolve().parent.parent / "tests/fixtures/pii_cases.jsonl"
 
@@ -40,16 +40,6 @@ class Score:
     def recall(self) -> float:
         """Share of labelled places that are found; 1 without places."""
         return self.found / (self.found + self.missed) if self.found + self.missed else 1.0
-
-
-def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """The Wilson score interval (E. B. Wilson, 1927); (0, 1) without trials."""
-    if not trials:
-        return 0.0, 1.0
-    share = successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return centre - half, centre + half
 
 
 def read_cases(half: str = "all") -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import Field
 
 from medcot.benchmarks import Item
-from medcot.guard import compare
+from medcot.guard import EVERY_WORD, compare
 from medcot.matching import matching_key, shingles, stem, tokens
 from medcot.neardup import KeyParams, near_pairs
 from medcot.overlap import shared_runs
@@ -29,7 +29,6 @@ from medcot.records import TEXT_FIELDS, Record
 
 How = Literal["exact", "ngram", "near", "choices"]
 ORDER: tuple[How, ...] = ("exact", "ngram", "near", "choices")
-EVERY_WORD = 1_000_000  # strict_below that makes the guard read every word
 MIN_CHOICES = 3  # choices that a short item needs to be told by them
 OPENING = 4  # tokens by which a short item is looked up
 

@@ -34,7 +34,7 @@ def long_text(generator: random.Random) -> str:
 
 def reworded(text: str, share: float, generator: random.Random) -> str:
     """A copy with a share of its characters overwritten."""
-    return "".join(generator.choice(HAN) if char in HAN and generator.random() < share else char for char in text)
+    return "".join(generator.choice(HAN) if HAN[0] <= char <= HAN[-1] and generator.random() < share else char for char in text)
 
 
 def corpus() -> list[Record]:
