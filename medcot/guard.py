@@ -48,16 +48,18 @@ _Place = tuple[list[int], list[int]]  # positions in the one text and in the oth
 
 
 class _Side:
-    """One text as the guard reads it: its atoms, and for each the kind of fact it states, if any."""
+    """One text as the guard reads it: its atoms, and the kind of fact that each states, read only where it is asked for."""
 
     def __init__(self, key: str) -> None:
         self.atoms = atoms(SECOND_PRESSURE.sub("", key))
         line = "".join(atom if len(atom) == 1 else "\0" for atom in self.atoms)
-        neutral = {position: bool(match[1]) for match in NEUTRAL.finditer(line) for position in range(*match.span())}
-        self.kinds = [None if i in neutral else self._kind(i) for i in range(len(self.atoms))]
-        self.silent = {position for position, silent in neutral.items() if silent}
+        self.neutral = {position: bool(match[1]) for match in NEUTRAL.finditer(line) for position in range(*match.span())}
+        self.silent = {position for position, silent in self.neutral.items() if silent}
 
-    def _kind(self, i: int) -> str | None:
+    def kind(self, i: int) -> str | None:
+        """The kind of fact that the atom at position i states, or None."""
+        if i in self.neutral:
+            return None
         atom = self.atoms[i]
         if atom.isdecimal() or atom in SEPARATORS:
             return "number"
@@ -69,15 +71,15 @@ class _Side:
     def number(self, i: int) -> str:
         """The whole number, with its separators, that the atom at position i is part of."""
         start, end = i, i + 1
-        while start and self.kinds[start - 1] == "number":
+        while start and self.kind(start - 1) == "number":
             start -= 1
-        while end < len(self.atoms) and self.kinds[end] == "number":
+        while end < len(self.atoms) and self.kind(end) == "number":
             end += 1
         return "".join(self.atoms[start:end])
 
     def passage(self, positions: Sequence[int]) -> tuple[str, ...]:
         """The content words at these positions; none where a number, a unit or a negation is among them."""
-        if any(self.kinds[i] in ("number", "unit", "negation") for i in positions):
+        if any(self.kind(i) in ("number", "unit", "negation") for i in positions):
             return ()
         return tuple(self.atoms[i] for i in positions if self.atoms[i] not in FUNCTION)
 
@@ -187,9 +189,9 @@ def _contradictions(left: _Side, ours: Sequence[int], right: _Side, theirs: Sequ
         return set()
     kinds: set[str | None] = set()
     sides = ((left, ours), (right, theirs))
-    units = [[side.atoms[i] for i in where if side.kinds[i] == "unit"] for side, where in sides]
+    units = [[side.atoms[i] for i in where if side.kind(i) == "unit"] for side, where in sides]
     # Whole numbers: in 45 and 54 the differing digits are a 4 on either side.
-    numbers = [[side.number(i) for i in where if side.kinds[i] == "number"] for side, where in sides]
+    numbers = [[side.number(i) for i in where if side.kind(i) == "number"] for side, where in sides]
     kinds |= {kind for kind, (one, two) in (("unit", units), ("number", numbers)) if one and two and one != two}
     for i in ours if max(len(ours), len(theirs)) <= MAX_FACING else ():
         for j in theirs:
@@ -200,7 +202,7 @@ def _contradictions(left: _Side, ours: Sequence[int], right: _Side, theirs: Sequ
 
 def _losses(left: _Side, ours: Sequence[int], right: _Side, theirs: Sequence[int]) -> tuple[set[str], set[str]]:
     """The kinds of facts that one side of a place states and the other does not: differences in any text, and possible damage."""
-    lost = {kind for i in ours if (kind := left.kinds[i])} ^ {kind for i in theirs if (kind := right.kinds[i])}
+    lost = {kind for i in ours if (kind := left.kind(i))} ^ {kind for i in theirs if (kind := right.kind(i))}
     if ours and theirs:
         looks = len(ours) == len(theirs) == 1 and is_lookalike(left.atoms[ours[0]], right.atoms[theirs[0]])
         return set(), lost & {"number", "negation"} if looks else lost
