@@ -109,7 +109,8 @@ def found_by_medcot(texts: Any) -> tuple[Any, dict[int, tuple[int, float]]]:
 
 
 def guard(rows: list[str]) -> int:
-    from medcot.neardup import ROW, deduplicate, rank
+    from medcot.key_index import ROW
+    from medcot.neardup import deduplicate, rank
 
     ids = [f"{i:07d}" for i in range(len(rows))]
     params = ROW.model_copy(update={"threshold": THRESHOLD, "num_perm": NUM_PERM})

@@ -25,8 +25,8 @@ import numpy as np
 from rapidfuzz.distance import Indel
 
 from medcot.guard import compare
+from medcot.key_index import QUESTION, KeyParams
 from medcot.matching import jaccards, matching_key, shingles, stem
-from medcot.neardup import QUESTION, KeyParams
 from medcot.statistics import wilson
 
 FIXTURE = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "question_pairs.csv"

@@ -21,8 +21,8 @@ from pydantic import Field
 
 from medcot.benchmarks import Item
 from medcot.guard import EVERY_WORD, compare
+from medcot.key_index import KeyParams, near_pairs
 from medcot.matching import matching_key, shingles, stem, tokens
-from medcot.neardup import KeyParams, near_pairs
 from medcot.overlap import shared_runs
 from medcot.params import Params
 from medcot.records import TEXT_FIELDS, Record

@@ -15,8 +15,9 @@ from typing import Any
 
 from medcot.dedup_rules import RULES_FILE, Rules, read_rules, write_rules
 from medcot.errors import DataError
+from medcot.key_index import QUESTION, ROW, KeyParams
 from medcot.mapping import MAPPINGS
-from medcot.neardup import QUESTION, ROW, KeyParams, Pair, Result, deduplicate, rank
+from medcot.neardup import Pair, Result, deduplicate, rank
 from medcot.params import parse_section
 from medcot.records import RECORDS_FILE, TEXT_FIELDS, assign_ids, canonical, read_jsonl, write_jsonl
 from medcot.rows import Row

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from medcot.neardup import KeyParams, Rank, rank
+from medcot.key_index import KeyParams
+from medcot.neardup import Rank, rank
 from medcot.params import Params
 from medcot.records import TEXT_FIELDS, Record
 

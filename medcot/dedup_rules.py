@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medcot.errors import DataError
-from medcot.neardup import KeyParams
+from medcot.key_index import KeyParams
 from medcot.params import parse_section
 
 RULES_FILE = "rules.json"

@@ -12,7 +12,8 @@ from medcot.dedup_file import SEED, key_params, read_source
 from medcot.dedup_params import DedupParams, compared
 from medcot.dedup_params import ranks as record_ranks
 from medcot.errors import DataError
-from medcot.neardup import KeyIndex, KeyParams, Pair, Rank, rank, survivors
+from medcot.key_index import KeyIndex, KeyParams
+from medcot.neardup import Pair, Rank, rank, survivors
 from medcot.params import load_section
 from medcot.records import assign_ids, read_records
 

@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import binomtest
 
 from medcot.canaries import ENOUGH, Canary, levels, plant, summarise, warning
+from medcot.key_index import QUESTION, ROW, KeyIndex, KeyParams, near_pairs
 from medcot.matching import matching_key, tokens
-from medcot.neardup import QUESTION, ROW, KeyIndex, KeyParams, deduplicate, near_pairs, rank
+from medcot.neardup import deduplicate, rank
 from medcot.statistics import lower_bound
 
 HAN = [chr(point) for point in range(0x5000, 0x5400)]

@@ -16,7 +16,7 @@ from conftest import ROOT
 
 from medcot import verbs_dedup
 from medcot.cli import main
-from medcot.neardup import QUESTION, ROW
+from medcot.key_index import QUESTION, ROW
 from medcot.params import read_params
 from medcot.records import read_jsonl
 from medcot.sources import READERS

@@ -12,12 +12,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from medcot import neardup
+from medcot import key_index
 from medcot import stage as shell
 from medcot.canaries import Canary, plant
 from medcot.dedup_params import DedupParams
+from medcot.key_index import QUESTION, ROW
 from medcot.matching import matching_key
-from medcot.neardup import QUESTION, ROW
 from medcot.params import load_section
 from medcot.records import Record, read_jsonl, read_records, short_hash, write_jsonl, write_records
 from medcot.stage import run_stage
@@ -237,7 +237,7 @@ def test_canaries_measure_the_recall_and_never_leave_the_stage(in_tmp: Path, mon
         planted.extend(made := plant(*args))
         return made
 
-    monkeypatch.setattr(neardup, "plant", spy)
+    monkeypatch.setattr(key_index, "plant", spy)
     write_input(corpus())
     assert run_stage("dedup", main) == 0
     metrics = json.loads(METRICS.read_text(encoding="utf-8"))["canaries"]
@@ -275,7 +275,7 @@ def test_canaries_change_nothing_but_their_metrics(in_tmp: Path) -> None:
 def test_a_search_that_misses_its_canaries_is_one_warning_line(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(neardup, "near_pairs", lambda *args: iter(()))
+    monkeypatch.setattr(key_index, "near_pairs", lambda *args: iter(()))
     write_input(corpus())
     assert run_stage("dedup", main) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "planted" in line]

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medcot.key_index import QUESTION, ROW, KeyParams, near_pairs
 from medcot.matching import jaccards, matching_key, shingles
 from medcot.minhash import bands_and_rows
-from medcot.neardup import QUESTION, ROW, KeyParams, Rank, Result, deduplicate, near_pairs, rank
+from medcot.neardup import Rank, Result, deduplicate, rank
 
 HAN = [chr(point) for point in range(0x5000, 0x5B00)]
 WORDS = [

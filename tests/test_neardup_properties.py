@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medcot.key_index import QUESTION, ROW, KeyParams, near_pairs
 from medcot.minhash import reliable_from
-from medcot.neardup import QUESTION, ROW, KeyParams, Result, deduplicate, near_pairs, rank
+from medcot.neardup import Result, deduplicate, rank
 from medcot.statistics import lower_bound
 
 HAN = (

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.pii import evaluate, read_cases, table, wilson
+from benchmarks.pii import evaluate, read_cases, table
 from medcot.pii import (
     KINDS,
     REVIEW,
@@ -60,13 +60,6 @@ def test_precision_and_recall_stay_above_their_floors(half: str) -> None:
     assert total_found / (total_found + sum(score.wrong for score in scores.values())) >= MIN_PRECISION, table(scores)
     assert total_found / (total_found + sum(score.missed for score in scores.values())) >= MIN_RECALL, table(scores)
     assert all(score.found for score in scores.values()), table(scores)
-
-
-def test_the_wilson_interval_has_its_closed_form() -> None:
-    assert wilson(0, 0) == (0.0, 1.0)
-    low, high = wilson(10, 10)
-    assert (low, high) == (pytest.approx(10 / (10 + 1.959964**2)), pytest.approx(1.0))
-    assert wilson(5, 10)[0] == pytest.approx(1 - wilson(5, 10)[1])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from benchmarks.pairs import (
     verdict,
     with_choices,
 )
-from medcot.neardup import QUESTION
+from medcot.key_index import QUESTION
 
 KINDS = {
     "same": {"ocr", "punctuation", "variant", "options_listed", "paraphrase", "shortened"},

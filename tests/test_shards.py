@@ -17,7 +17,8 @@ import pytest
 from medcot import shards
 from medcot.engine import find, run_local, run_ray
 from medcot.errors import DataError, MachineError
-from medcot.neardup import QUESTION, ROW, deduplicate, rank
+from medcot.key_index import QUESTION, ROW
+from medcot.neardup import deduplicate, rank
 from medcot.shards import Found, Map, Search, expand, near_pairs, survivors, write_texts
 from medcot.similarity import Texts, near
 
