@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,9 @@ def read_rows(path: Path) -> list[str]:
     return ["\n".join(row) for row in pl.read_parquet(path, columns=list(COLUMNS)).rows()]
 
 
-def shingled(rows: list[str]) -> list[set[bytes]]:
-    """What a user of the peers writes: sets of five characters."""
-    return [{row[i : i + SHINGLE].encode() for i in range(max(1, len(row) - SHINGLE + 1))} for row in rows]
+def shingled(rows: list[str]) -> Iterator[set[bytes]]:
+    """What a user of the peers writes: sets of five characters, row by row, because all at once would cost a sixth more time."""
+    return ({row[i : i + SHINGLE].encode() for i in range(max(1, len(row) - SHINGLE + 1))} for row in rows)
 
 
 def naive(rows: list[str]) -> int:
@@ -82,7 +82,7 @@ def bulk(rows: list[str]) -> int:
 def rensa(rows: list[str]) -> int:
     from rensa import RMinHash, RMinHashLSH
 
-    matrix = RMinHash.digest_matrix_from_token_byte_sets(shingled(rows), NUM_PERM, SEED)
+    matrix = RMinHash.digest_matrix_from_token_byte_sets(list(shingled(rows)), NUM_PERM, SEED)
     return sum(RMinHashLSH(THRESHOLD, NUM_PERM, BANDS).query_duplicate_flags_matrix_one_shot(matrix))
 
 
