@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from medcot.ledger import STAGES, TERMINAL
-from medcot.page_texts import Steps, clean, field_texts, head, size, text_entry
+from medcot.page_texts import HEAD, Steps, clean, field_texts, head, size, text_entry
 from medcot.pii import find_all, masked
 from medcot.records import TEXT_FIELDS, RawRecord, Record, seeded_order
 
@@ -76,6 +76,7 @@ def build(inputs: Inputs, sample_size: int, seed: int) -> PageData:
     decisions = [_decision(row, row["content_hash"] in known) for row in inputs.decisions]
     core = {
         "sources": sorted(set(read["source"].to_list())),
+        "head": HEAD,
         "rules": [list(key) for key in rules],
         "stages": _stages(inputs.ledger),
         "records": _columns(inputs.ledger, read, raw, personal),

@@ -24,6 +24,7 @@ from medcot.normalization import normalize_record, steps
 from medcot.normalize_params import Policy
 from medcot.page import FILES, PLAIN_LIMIT, SCRIPTS, render
 from medcot.page_data import Inputs, PageData, build
+from medcot.page_texts import HEAD
 from medcot.records import RawRecord, Record, write_jsonl, write_records, write_source
 from medcot.statistics import wilson
 from medcot.text import normalize_text
@@ -497,6 +498,21 @@ def test_a_change_shows_what_cannot_be_seen(opened: Browser) -> None:
     assert opened.run("[...document.querySelectorAll('.card del .unseen')].map((node) => node.textContent)") == ["ZWSP", "ZWSP"]
 
 
+def test_a_rule_that_masked_is_judged_by_the_text_around_the_placeholders(opened: Browser) -> None:
+    goto(opened, "rule=pii_mobile")
+    opened.wait("document.querySelector('.card .masked')")
+    assert "Reasoning × 1" in shown(opened, ".card .detail")
+    assert "手机[手机号1]，邮箱 [邮箱1]。" in shown(opened, ".card")
+    goto(opened, f"record={PERSONAL.id}")
+    assert f"from mine.jsonl, row {RAWS.index(PERSONAL)} (the first is 0)" in shown(opened, ".story")  # as `medcot why` counts
+
+
+def test_a_cut_beginning_ends_in_dots(opened: Browser) -> None:
+    assert opened.run("data.core.head") == HEAD == 60
+    opened.run("data.core.records.head[0] = 'x'.repeat(60); data.core.records.head[1] = 'y'.repeat(59)")
+    assert opened.run("[headOf(0).slice(-2), headOf(1).slice(-2)]") == ["x…", "yy"]
+
+
 def test_a_conflict_is_decided_with_one_button_and_may_be_decided_anew(opened: Browser, tmp_path: Path) -> None:
     goto(opened, "view=conflicts")
     assert "1. Another number" in shown(opened, ".conflict-card")
@@ -504,7 +520,12 @@ def test_a_conflict_is_decided_with_one_button_and_may_be_decided_anew(opened: B
     click(opened, ".conflict-card [data-verb=a]")
     assert "Say who decides" in shown(opened, "#toast")
     fill(opened, "#conflict-reviewer-0", "RV")
+    assert "1 of 1 undecided" in shown(opened, ".lead")
     click(opened, ".conflict-card [data-verb=both]")
+    assert "0 of 1 undecided" in shown(opened, ".lead")
+    drafts = opened.run("Object.fromEntries(store.drafts)")
+    assert FIFTY.id in drafts[FIVE.content_hash]["reason"]  # the reason names the other side
+    assert FIVE.id in drafts[FIFTY.content_hash]["reason"]
     click(opened, ".conflict-card [data-verb=b]")
     read = read_decisions(export(opened, tmp_path))
     assert [(d.content_hash, d.decision) for d in read.values()] == [(FIFTY.content_hash, "drop")]

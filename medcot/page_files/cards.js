@@ -22,7 +22,7 @@ function noTexts() {
 
 function fullTexts(i) {
   const entry = textsOf(i);
-  if (!entry) return [noTexts(), data.core.records.head[i] && fieldBlock("question", data.core.records.head[i] + " …")];
+  if (!entry) return [noTexts(), data.core.records.head[i] && fieldBlock("question", headOf(i))];
   if (entry.unreadable !== undefined) return fieldBlock("unreadable", plain(entry.unreadable, true));
   const now = nowOf(entry);
   return FIELDS.map((name, f) => fieldBlock(name, (entry.missing || []).includes(f) && !now[f] ? h("em", {}, t("field_missing")) : now[f] ? plain(now[f]) : h("em", {}, t("field_empty"))));
@@ -34,7 +34,8 @@ function changes(i, rule) {
   if (!entry) return noTexts();
   const [before, after, own] = around(entry, rule);
   const changed = FIELDS.map((name, f) => before[f] !== after[f] && fieldBlock(name, inlineDiff(before[f], after[f]))).filter(Boolean);
-  return [changed.length ? changed : h("p", { class: "empty" }, t("change_masked")), !own && rule !== undefined && h("p", { class: "note" }, t("all_rules_together"))];
+  if (!changed.length) return [h("p", { class: "note" }, t("change_masked")), FIELDS.map((name, f) => PLACEHOLDER.test(after[f]) && fieldBlock(name, plain(after[f])))];
+  return [changed, !own && rule !== undefined && h("p", { class: "note" }, t("all_rules_together"))];
 }
 
 function around(entry, rule) {
@@ -68,6 +69,7 @@ const similarityText = (event) => (event.similarity === null ? null : `${t("simi
 function detailText(event) {
   const name = data.core.rules[event.rule][2];
   if (!event.detail) return "";
+  if (name.startsWith("pii_")) return event.detail.replace(/\b(question|reasoning|answer) (\d+)/g, (_, field, n) => `${fieldWord(field)} × ${n}`).replace(/, /g, t("list_comma")).replace(/\bpii_\w+(?=: )/g, (rule) => named("rule", rule));
   if (data.core.rules[event.rule][1] === "changed") return t("changed_fields", { fields: event.detail.split(", ").map((field) => field.replace(/^\w+/, fieldWord)).join(t("list_comma")) });
   if (name === "conflict") return event.detail.replace(/^(\w+): (.*)$/, (_, key, kinds) => t("conflict_detail", { key: t("key_" + key), kinds: kindWords(kinds) }));
   if (["exact_copy", "exact_question", "near_duplicate"].includes(name)) return event.detail.replace(/^(\w+)(?:; the answers differ: (.*))?$/, (_, key, kinds) => t("found_by", { key: t("key_" + key) }) + (kinds ? t("answers_differ", { kinds: kindWords(kinds) }) : ""));
@@ -94,7 +96,7 @@ function evidence(i, rule) {
 
 function story(i) {
   const { records, sources } = data.core, steps = eventsOf(i);
-  const items = [h("li", {}, badge("read", t("action_read")), " ", t("read_as", { row: number(records.row[i] + 1), source: sources[records.source[i]] }))];
+  const items = [h("li", {}, badge("read", t("action_read")), " ", t("read_as", { row: number(records.row[i]), source: sources[records.source[i]] }))];
   for (const event of steps) {
     const action = data.core.rules[event.rule][1];
     items.push(h("li", {}, badge(action, t("action_" + action)), " ", link("rule=" + data.keys[event.rule], {}, ruleName(event.rule)), event.detail ? h("span", { class: "detail" }, " · ", plain(detailText(event))) : null,
@@ -122,8 +124,8 @@ function recordView(i) {
 const hitsOf = (i) => data.core.hits.filter((hit) => hit.id === data.core.records.id[i]);
 
 function hitTable(hits) {
-  return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["hit_record", "hit_benchmark", "hit_item", "hit_how", "similarity"].map((name) => h("th", { scope: "col" }, t(name))))),
-    h("tbody", {}, hits.map((hit) => h("tr", {}, h("td", {}, data.byId.has(hit.id) ? recordLink(data.byId.get(hit.id)) : hit.id), h("td", {}, hit.benchmark), h("td", {}, h("code", {}, hit.item)), h("td", {}, t("how_" + hit.how), hit.kept && [" ", badge("decided keep", t("kept_by_curator"))]), h("td", {}, hit.similarity === null ? "–" : hit.similarity.toFixed(3)))))));
+  return h("div", { class: "scroll" }, h("table", { class: "hits" }, h("thead", {}, h("tr", {}, ["hit_record", "hit_benchmark", "hit_item", "hit_how", "similarity"].map((name) => h("th", { scope: "col" }, t(name))))),
+    h("tbody", {}, hits.map((hit) => h("tr", {}, h("td", { class: "nowrap" }, data.byId.has(hit.id) ? recordLink(data.byId.get(hit.id)) : hit.id), h("td", {}, hit.benchmark), h("td", {}, h("code", {}, hit.item)), h("td", {}, t("how_" + hit.how), hit.kept && [" ", badge("decided keep", t("kept_by_curator"))]), h("td", {}, hit.similarity === null ? "–" : hit.similarity.toFixed(3)))))));
 }
 
 // --- the panel that decides ---

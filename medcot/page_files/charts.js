@@ -43,7 +43,8 @@ function lengthChart(rows) {
       return bar;
     });
   });
-  const xs = [1, 2, 5].flatMap((m) => [0, 1, 2, 3, 4, 5, 6].map((p) => m * 10 ** p)).filter((v) => at(v) >= -0.001 && at(v) <= 1.001).map((v) => [at(v), number(v)]);
+  const ticks = (steps) => steps.flatMap((m) => [0, 1, 2, 3, 4, 5, 6].map((p) => m * 10 ** p)).filter((v) => at(v) >= -0.001 && at(v) <= 1.001);
+  const some = ticks([1, 2, 5]), xs = (some.length > 2 ? some : ticks([1, 1.5, 2, 3, 4, 5, 7])).map((v) => [at(v), number(v)]);
   const plot = frame(430, 240, xs, niceTicks(max).map((v) => [v / max, number(v)]), t("axis_tokens"), t("axis_rows"), bars);
   return figure(t("lengths_title"), t("lengths_note"), [legend(LENGTH_KINDS, "kind_"), plot], [t("axis_tokens"), ...LENGTH_KINDS.map((kind) => t("kind_" + kind))], rows.map((row) => [`${row.from}–${row.to}`, ...LENGTH_KINDS.map((kind) => row[kind])]));
 }

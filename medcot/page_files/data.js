@@ -42,6 +42,7 @@ async function openTexts() {
 
 const hashOf = (i) => data.core.records.hash[i] || data.core.records.id[i].split("-")[0];
 const ends = (rule) => ["removed", "refused"].includes(data.core.rules[rule][1]);
+const headOf = (i) => data.core.records.head[i] + ([...data.core.records.head[i]].length >= data.core.head ? "…" : ""); // cut where it is as long as a head may be
 const textsOf = (i) => (data.texts && data.texts[i]) || null;
 
 // The texts after a step: [from, to, text] of each changed field, counted in characters, not in UTF-16 units.

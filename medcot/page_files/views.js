@@ -6,7 +6,7 @@ function overview() {
   const { core } = data, num = data.size, ended = core.stages.reduce((n, stage) => n + stage.ended, 0);
   const splits = ["train", "val", "test"].map((name, i) => [name, core.records.split.filter((split, r) => split === i && data.end[r] < 0).length]);
   return [
-    h("section", { class: "lead" }, h("h2", {}, t("lead", { read: number(num), kept: number(num - ended), left: number(ended) })), h("p", {}, t("lead_note", { source: core.sources.join(", ") }))),
+    h("section", { class: "lead" }, h("h2", {}, t("lead", { read: number(num), kept: number(num - ended), left: number(ended) })), h("p", {}, t("lead_note", { source: core.sources.join(t("list_comma")) }))),
     h("section", { class: "panel" }, h("h3", {}, t("funnel")), funnel(splits, num)),
     h("section", { class: "panel" }, h("h3", {}, t("reasons")), h("p", { class: "note" }, t("reasons_note")), reasons()),
     h("section", { class: "charts" }, lengthChart(core.lengths), [...new Set(core.similarities.map((row) => row.key))].map((key) => similarityChart(key, core.similarities.filter((row) => row.key === key)))),
@@ -26,7 +26,7 @@ function funnel(splits, num) {
   return h("div", { class: "funnel" },
     bar(t("rows_in"), num, "in", "view=records", ""),
     data.core.stages.filter((stage) => stage.ended || stage.name !== "download").map((stage) => bar(t("stage_" + stage.name), stage.out, "stage", "view=overview&stage=" + stage.name, stage.ended ? t("left_here", { n: number(stage.ended) }) : t("none_left"), stage.ended)),
-    h("div", { class: "splits" }, splits.map(([name, count]) => bar(t("kind_" + name), count, name, "view=records&fate=" + name, percent(count, num)))));
+    h("div", { class: "splits" }, splits.map(([name, count]) => bar(t("kind_" + name), count, name, "view=records&fate=" + name, t("share_of_read", { share: percent(count, num) })))));
 }
 
 function precision(rule) {
@@ -103,7 +103,7 @@ function recordsView() {
 function drawRows(box) {
   const inner = box.firstChild, first = Math.max(0, Math.floor(box.scrollTop / ROW) - 5), last = Math.min(data.found.length, Math.ceil((box.scrollTop + box.clientHeight) / ROW) + 5);
   replace(inner, data.found.slice(first, last).map((i, at) => {
-    const row = link(listHash(i), { class: "list-row" + (route.record === data.core.records.id[i] ? " chosen" : "") + (data.at === first + at ? " at" : ""), role: "option", "aria-selected": String(route.record === data.core.records.id[i]), tabindex: -1 }, h("span", { class: "list-top" }, h("span", { class: "id" }, data.core.records.id[i]), fateBadge(i), decisionBadge(i)), h("span", { class: "list-head" }, data.core.records.head[i] || "–"));
+    const row = link(listHash(i), { class: "list-row" + (route.record === data.core.records.id[i] ? " chosen" : "") + (data.at === first + at ? " at" : ""), role: "option", "aria-selected": String(route.record === data.core.records.id[i]), tabindex: -1 }, h("span", { class: "list-top" }, h("span", { class: "id" }, data.core.records.id[i]), fateBadge(i), decisionBadge(i)), h("span", { class: "list-head" }, headOf(i) || "–"));
     row.style.top = (first + at) * ROW + "px";
     return row;
   }));
@@ -179,12 +179,14 @@ function conflictPairs() {
 }
 
 const kindsOf = (pair) => [...new Set(pair.found.flatMap((one) => one.kinds.split(", ")))].join(", ");
-const conflictReason = (pair, verb) => t("conflict_reason_" + verb, { kinds: kindWords(kindsOf(pair)), other: data.core.records.id[verb === "a" ? pair.b : pair.a] });
+const conflictReason = (pair, verb, side) => t("conflict_reason_" + verb, { kinds: kindWords(kindsOf(pair)), other: data.core.records.id[side === "a" ? pair.b : pair.a] });
 const settled = (pair) => Boolean(decisionOf(hashOf(pair.a)) || decisionOf(hashOf(pair.b)));
+
+const openText = (pairs) => t("conflicts_open", { open: number(pairs.filter((pair) => !settled(pair)).length), all: number(pairs.length) });
 
 function conflictsView() {
   const pairs = conflictPairs(), open = pairs.filter((pair) => !settled(pair)), only = route.open === "1";
-  return [h("section", { class: "lead" }, h("h2", {}, t("view_conflicts")), h("p", {}, t("conflicts_note")), pairs.length > 0 && h("p", { class: "meta" }, t("conflicts_open", { open: number(open.length), all: number(pairs.length) }), " · ", link(only ? "view=conflicts" : "view=conflicts&open=1", {}, t(only ? "show_all" : "show_open")))),
+  return [h("section", { class: "lead" }, h("h2", {}, t("view_conflicts")), h("p", {}, t("conflicts_note")), pairs.length > 0 && h("p", { class: "meta" }, h("span", { id: "conflicts-open" }, openText(pairs)), " · ", link(only ? "view=conflicts" : "view=conflicts&open=1", {}, t(only ? "show_all" : "show_open")))),
     pairs.length ? growing(only ? open : pairs, conflictCard, 10) : empty(t("no_conflicts"))];
 }
 
@@ -195,14 +197,15 @@ function conflictCard(pair, at) {
     const reviewer = document.getElementById("conflict-reviewer-" + at).value.trim();
     if (!reviewer) { say(t("need_reviewer")); document.getElementById("conflict-reviewer-" + at).focus(); return; }
     for (const [i, side] of [[pair.a, "a"], [pair.b, "b"]]) {
-      if (value === "both") decide(hashOf(i), "keep", conflictReason(pair, "both"), reviewer);
-      else if (value === side) decide(hashOf(i), "drop", conflictReason(pair, side), reviewer);
+      if (value === "both") decide(hashOf(i), "keep", conflictReason(pair, "both", side), reviewer);
+      else if (value === side) decide(hashOf(i), "drop", conflictReason(pair, side, side), reviewer);
       else if (Object.values(STRINGS.conflict_word).some((word) => (store.drafts.get(hashOf(i)) || {}).reason?.startsWith(word))) store.drafts.delete(hashOf(i));
     }
     saveDrafts();
     say(t("conflict_saved_" + value));
     draw();
     drawHeader();
+    replace(document.getElementById("conflicts-open"), openText(conflictPairs()));
   }
   function draw() {
     const buttons = ["both", "a", "b"].map((value) => h("button", { type: "button", class: "choice " + (value === "both" ? "keep" : "drop"), "data-verb": value, "aria-pressed": String(verb() === value), onclick: () => choose(value) }, t("conflict_" + value)));
@@ -220,10 +223,10 @@ function exposureView() {
   const { hits, rules } = data.core, kinds = rules.map((rule, r) => [rule[2], r]).filter(([name]) => name.startsWith("pii_"));
   const masked = data.texts ? Object.entries(data.texts).filter(([, entry]) => entry.masked).map(([i]) => Number(i)) : [];
   return [h("section", { class: "lead" }, h("h2", {}, t("view_exposure")), h("p", {}, t("exposure_note"))),
-    h("section", { class: "panel" }, h("h3", {}, t("benchmark_hits")), h("p", { class: "note" }, t("hits_note")), hits.length ? hitTable(hits.slice(0, 500)) : empty(t("no_hits")), hits.length > 500 && h("p", { class: "note" }, t("first_of", { n: 500, all: number(hits.length) }))),
+    h("section", { class: "panel" }, h("h3", {}, t("benchmark_hits")), h("p", { class: "note" }, rich(t("hits_note"))), hits.length ? hitTable(hits.slice(0, 500)) : empty(t("no_hits")), hits.length > 500 && h("p", { class: "note" }, t("first_of", { n: 500, all: number(hits.length) }))),
     h("section", { class: "panel" }, h("h3", {}, t("personal_data")), h("p", { class: "note" }, t("personal_note")),
       kinds.length ? h("ul", { class: "plain" }, kinds.map(([, r]) => h("li", {}, link("rule=" + data.keys[r], {}, ruleName(r)), " ", badge(rules[r][1], t("action_" + rules[r][1])), " ", number(data.members[r].length)))) : empty(t("no_personal")),
-      masked.length > 0 && [h("h4", {}, t("masked_here", { n: number(masked.length) })), h("ul", { class: "plain" }, masked.slice(0, 200).map((i) => h("li", {}, recordLink(i), " ", h("span", { class: "detail" }, plain(data.core.records.head[i])))))])];
+      masked.length > 0 && [h("h4", {}, t("masked_here", { n: number(masked.length) })), h("ul", { class: "plain" }, masked.slice(0, 200).map((i) => h("li", {}, recordLink(i), " ", h("span", { class: "detail" }, plain(headOf(i))))))])];
 }
 
 // --- decisions ---
