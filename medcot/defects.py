@@ -46,7 +46,7 @@ MOJIBAKE = re.compile(
     "|锟斤拷|锟斤|烫烫烫|屯屯屯|銆[\u4e00-\u9fff]|锛[\u4e00-\u9fff]"
 )
 MISSING_IMAGE = re.compile(
-    r"\[img|<img|!\[[^\]\n]*\]\(|\.(?:gif|jpe?g|png|bmp)(?![a-z])"
+    r"\[img|<img|!\[[^\]\n]{0,200}\]\(|\.(?:gif|jpe?g|png|bmp)(?![a-z])"
     r"|如[下上左右]?图(?:所示|\d|[，,。；：（( ]|$)|见[下上附]?图(?![像形])|下图(?![像形])"
     r"|(?:shown|seen|depicted|illustrated) in the (?:\w+ )?(?:figure|image|picture|photo)s?(?![a-z])"
     r"|(?:figure|image|picture) (?:below|above)(?![a-z])"

@@ -132,13 +132,7 @@ def _mask_steps(texts: Texts) -> Iterator[tuple[str, Texts]]:
         if any(hit.rule == rule for hits in found for hit in hits):
             done.add(rule)
             shown = [[place for place in some if place[0].rule in done] for some in places]
-            yield rule, tuple(_replace(text, some) for text, some in zip(texts, shown, strict=True))
-
-
-def _replace(text: str, places: list[tuple[pii.Hit, str]]) -> str:
-    for hit, placeholder in reversed(places):
-        text = text[: hit.start] + placeholder + text[hit.end :]
-    return text
+            yield rule, tuple(pii.replace_hits(text, some) for text, some in zip(texts, shown, strict=True))
 
 
 def _change(raw: RawRecord, edited: RawRecord, decision: Decision | None) -> tuple[Record, list[Event]]:

@@ -103,11 +103,18 @@ def _uncertain(_text: str, _match: re.Match[str]) -> bool | None:
     return False
 
 
+_ID_WORD = re.compile(r"(?<![a-z])id(?: ?(?:number|no\.?))?\s?[:(]?\s?(?:is )?$", re.IGNORECASE)  # of a gene's or an order's id as well
+
+
 def _identity(text: str, match: re.Match[str]) -> bool | None:
-    number = _digits(match)
-    if not _is_date(number[6:14]) or _is_code(text, match):
+    number, start = _digits(match), match.start("v")
+    if not _is_date(number[6:14]):
         return None
     valid, known = is_identity_number(number), int(number[:2]) in _PROVINCES
+    if valid and known and _ID_WORD.search(text[max(0, start - 16) : start]):
+        return True
+    if _is_code(text, match):
+        return None
     return valid and known if valid or known else None
 
 

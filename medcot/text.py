@@ -29,7 +29,8 @@ OPENING = "<＜﹤"  # every control token begins with one of these: all charact
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
 _LINE_ENDS = re.compile("\r\n|[\r\u2028\u2029]")
 _SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
-_TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
+# From the first space of a run alone: tried from each of them, a long run within a line would cost the square of its length.
+_TRAILING = re.compile(r"(?<![ \t])[ \t]+(?=\n|\Z)")
 _BLANK_LINES = re.compile(r"\n{4,}")
 # Chinese punctuation keeps its width, and so do ＜ ＞ ｜, which control tags are made of.
 _FULL_WIDTH = re.compile("[０-９Ａ-Ｚａ-ｚ％＋－／＝]")

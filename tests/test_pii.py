@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.pii import evaluate, read_cases, table
 from medcot.pii import (
     KINDS,
+    MANY_VALUES,
     REVIEW,
     RULES,
     Hit,
@@ -244,3 +245,29 @@ def test_published_questions_hold_next_to_nothing(real_data: Path) -> None:
     rows += json.loads((real_data / "medical_o1_en.json").read_text(encoding="utf-8"))
     hits = [hit for row in rows for value in row.values() for hit in find(normalize_text(value))]
     assert hits == []
+
+
+@pytest.mark.parametrize("digits", ["٠١٢٣٤٥٦٧٨٩", "०१२३४५६७८९", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖𝟗", "０１２３４５６７８９"])
+def test_numbers_in_the_digits_of_another_script_are_numbers(digits: str) -> None:
+    table = {ord("0") + i: digit for i, digit in enumerate(digits)}
+    assert masked("手机" + "13812345678".translate(table)) == "手机[手机号1]"
+    assert masked("患者 11010519491231" + "002".translate(table) + "X 复诊") == "患者 [身份证号1] 复诊"  # also where only some are
+
+
+@pytest.mark.parametrize("label", ["id ", "ID: ", "ID number ", "ID no. ", "His ID is ", "患者ID："])
+def test_an_identity_number_is_found_after_the_word_id(label: str) -> None:
+    assert masked(f"{label}11010519491231002X") == label + ("[ID1]" if label.isascii() else "[身份证号1]")
+
+
+def test_another_number_after_the_word_id_is_left_alone() -> None:
+    assert masked("Probe ID: 110105194912310021") == "Probe ID: 110105194912310021"  # its last digit is not the check digit
+
+
+def test_a_list_of_many_numbers_is_masked_like_a_few() -> None:
+    assert MANY_VALUES < 200
+    text = "，".join(f"手机1381{number:07d}" for number in range(200))
+    known = "1381" + "0000007 又见 13810000007x"
+    assert masked(text) == "，".join(f"手机[手机号{number + 1}]" for number in range(200))
+    few, many = (masked(f"{some}。{known}") for some in (text[: 16 * 10], text))
+    assert few.endswith("。[手机号8] 又见 13810000007x")
+    assert many.endswith("。[手机号8] 又见 13810000007x")

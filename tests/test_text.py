@@ -154,3 +154,9 @@ def test_no_other_character_folds_into_the_bracket_that_begins_a_control_token()
     folding = [chr(i) for i in range(sys.maxunicode + 1) if "<" in unicodedata.normalize("NFKC", chr(i))]
     assert sorted(folding) == sorted(OPENING)
     assert [find_control_token(f"痛{bracket}think>") for bracket in OPENING] == ["<think>"] * len(OPENING)
+
+
+def test_a_long_run_of_spaces_costs_no_more_than_its_length() -> None:
+    inside = "发热" + " " * 200_000 + "三天"
+    assert normalize_text(inside) == inside  # in the square of its length this would take a minute
+    assert normalize_text(inside + " \t\n" + "\t" * 200_000) == inside
