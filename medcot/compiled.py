@@ -58,7 +58,9 @@ def _functions() -> Mapping[str, Any]:
         types = [ctypes.c_void_p if code.endswith("*") else ctypes.c_int64 for code in signature.split()]
         # As numba calls it: before the arguments a place for the result and one for an exception; a kernel has neither.
         prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *types)
-        result[kernel.__name__] = prototype(engine.get_function_address(kernel.__name__))
+        address = engine.get_function_address(kernel.__name__)
+        assert address  # a call to 0 would end the process without a word
+        result[kernel.__name__] = prototype(address)
     return result
 
 
@@ -92,7 +94,7 @@ def _object_code() -> bytes:
 
 
 def _directories() -> list[Path]:
-    """Where the object code may be kept; never a directory that other users can write to."""
+    """Where the object code may be kept: beside the source, else in the user's own cache; what lies there is run as it is."""
     home = os.environ.get("XDG_CACHE_HOME") or (Path(os.environ["HOME"]) / ".cache" if os.environ.get("HOME") else None)
     return [Path(kernels.__file__).parent / "__pycache__", *([Path(home) / "medcot"] if home else [])]
 

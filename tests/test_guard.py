@@ -117,7 +117,13 @@ SAME_CASE = [
     ("腹部胀痛，疼痛明显", "腹部涨痛，疼痛明显"),  # sound-alike, by a typist
     ("血压下降，面色苍白", "血压下條，面色苍白"),  # a look-alike in place of a trend
     ("夜间盗汗，体重下降", "夜间盗汗，体重下降，"),
-    ("胃脘胀满不适", "脘胀满不适"),  # a lost character
+    ("既往有高血压病史", "既往有高血压史"),
+    ("体温38.5℃，上腹部压痛", "体温38.5度，上腹压痛"),  # a lost character
+    ("首诊考虑胃炎", "首珍考虑胃炎"),
+    ("尿hCG阳性，表面抗原阴性", "尿hCG（＋），表面抗原(-)"),
+    ("肿物3cm×4cm", "肿物3厘米*4厘米"),
+    ("未见出血点", "末见出血点"),
+    ("心率118次/分，BP持续下降", "HR 118bpm，血压持续下降"),
     ("双肺呼吸音清，心律齐，未闻及杂音", "心律齐，未闻及杂音，双肺呼吸音清"),  # findings in another order
     ("给予补液支持治疗后好转", "给予补液支持给予补液支持治疗后好转"),  # written twice
     ("血压14.7/10.7kPa", "血压14.7/10.7kPa（110/80mmHg）"),
@@ -127,6 +133,19 @@ OTHER_CASE = [
     ("给予胶体溶液", "给予液体溶液"),
     ("心电图示前壁受累", "心电图示前间壁受累"),
     ("呈急性起病", "呈亚急性起病"),
+    ("胃脘胀满不适", "脘胀满不适"),
+    ("类风湿因子升高", "风湿因子升高"),
+    ("曾行甲状旁腺手术", "曾行甲状腺手术"),
+    ("血培养有副伤寒沙门菌", "血培养有伤寒沙门菌"),
+    ("给予氨茶碱", "给予茶碱"),
+    ("胸片示血气胸", "胸片示气胸"),
+    ("测促甲状腺激素", "测甲状腺激素"),
+    ("凝血酶升高", "抗凝血酶升高"),
+    ("她拒绝手术", "他拒绝手术"),
+    ("宜用清法", "宜用消法"),
+    ("这属于证", "这属于症"),
+    ("尿hCG（+）", "尿hCG阴性"),
+    ("肿物3cm×4cm", "肿物3cm×5cm"),
     ("补充维生素C", "补充维生素"),
     ("给予α受体阻滞剂", "给予受体阻滞剂"),
     ("双肺呼吸音清，心律齐，未闻及杂音", "心律齐，未闻及杂音，双肺呼吸音粗"),
@@ -191,6 +210,8 @@ LISTED = "\nA. 麻疹\nB. 风疹\nC. 猩红热\nD. 水痘"
         (STEM + LISTED, STEM + "（ ）\n(A) 风疹\n(B) 麻疹\n(C) 水痘\n(D) 猩红热", ()),  # in another order
         (STEM + LISTED, STEM + LISTED.replace("水痘", "幼儿急疹"), ("choices",)),
         (STEM + LISTED, STEM + LISTED.rpartition("\n")[0], ("choices",)),
+        (STEM + LISTED.replace("水痘", "水样瞳孔"), STEM + LISTED.replace("水痘", "水样曈孔"), ()),  # a slip in a choice
+        ("Which is seen?\nA. tumour growth\nB. rash\nC. pain", "Which is seen?\nA. tumor growth\nB. rash\nC. pain", ()),
         (STEM + LISTED, STEM.replace("三天", "五天") + LISTED, ("number",)),
         ("下列说法正确的是", "下列说法正确的是", ("choices",)),  # asks nothing without its choices
         ("以下叙述，正确的是" + LISTED, "以下叙述正确的是" + LISTED, ()),

@@ -107,6 +107,12 @@ def test_every_pair_at_the_threshold_is_found_once_copies_among_them() -> None:
     assert len(found_pairs(corpus(), floor=0.5)) > len(expected)
 
 
+@pytest.mark.parametrize(("one", "other"), [("心绞痛胸", "心绞痛胸闷"), ("chest pain at rest", "chest pain at rest now")])
+def test_a_pair_exactly_at_the_threshold_is_near(one: str, other: str) -> None:
+    found = near(Texts.of([one, other]), 1, 0.8, 128, 1, 0.8)
+    assert [(pairs.tolist(), values.tolist()) for pairs, values in found if len(pairs)] == [([[0, 1]], [0.8])]
+
+
 @pytest.mark.parametrize("count", ["1", "2", "5"])
 def test_the_number_of_threads_changes_nothing(count: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDCOT_WORKERS", "3")
