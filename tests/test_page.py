@@ -507,6 +507,27 @@ def test_a_rule_that_masked_is_judged_by_the_text_around_the_placeholders(opened
     assert f"from mine.jsonl, row {RAWS.index(PERSONAL)} (the first is 0)" in shown(opened, ".story")  # as `medcot why` counts
 
 
+def test_rows_that_a_hook_made_are_told_apart_from_those_that_were_read(browser: Browser, tmp_path: Path) -> None:
+    inputs = make_inputs()
+    row = f"{WITNESS.id}-aug-x"
+    made = [
+        Event(row, "convert", "read", "synthetic", related_id=WITNESS.id, source="augment:x"),
+        Event(row, "convert", "kept", "kept", split="train", num_tokens=9),
+    ]
+    page = build(replace(inputs, ledger=pl.concat([inputs.ledger, events_frame(made)])), 3, 1)
+    path = tmp_path / "curation.html"
+    path.write_text(render(page.core, page.texts), encoding="utf-8", newline="\n")
+    browser.resize(1440, 900)
+    browser.open(path, "#view=overview")
+    browser.run("language === 'zh' && switchLanguage()")
+    assert shown(browser, ".lead h2") == "18 rows were read and 1 made from them: 15 are kept, 4 were left out."
+    counts = browser.run("[...document.querySelectorAll('.funnel > .bar-row .bar-count')].map((node) => Number(node.innerText))")
+    assert (counts[0], counts[-1]) == (18, 15)
+    assert "1 made here" in shown(browser, ".funnel")
+    browser.open(path, f"#record={row}")
+    assert "made by augment:x, not read from the source" in shown(browser, ".story")
+
+
 def test_a_cut_beginning_ends_in_dots(opened: Browser) -> None:
     assert opened.run("data.core.head") == HEAD == 60
     opened.run("data.core.records.head[0] = 'x'.repeat(60); data.core.records.head[1] = 'y'.repeat(59)")

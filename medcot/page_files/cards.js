@@ -96,7 +96,8 @@ function evidence(i, rule) {
 
 function story(i) {
   const { records, sources } = data.core, steps = eventsOf(i);
-  const items = [h("li", {}, badge("read", t("action_read")), " ", t("read_as", { row: number(records.row[i]), source: sources[records.source[i]] }))];
+  const made = records.row[i] === null, source = sources[records.source[i]];
+  const items = [h("li", {}, badge("read", t(made ? "action_made" : "action_read")), " ", made ? t("made_by", { source }) : t("read_as", { row: number(records.row[i]), source }))];
   for (const event of steps) {
     const action = data.core.rules[event.rule][1];
     items.push(h("li", {}, badge(action, t("action_" + action)), " ", link("rule=" + data.keys[event.rule], {}, ruleName(event.rule)), event.detail ? h("span", { class: "detail" }, " · ", plain(detailText(event))) : null,

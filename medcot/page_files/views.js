@@ -2,11 +2,14 @@
 
 const VIEWS = ["overview", "records", "duplicates", "conflicts", "exposure", "decisions"];
 
+// Rows that a hook made after the source was read.
+const madeLater = () => data.core.stages.slice(1).reduce((n, stage) => n + stage.read, 0);
+
 function overview() {
-  const { core } = data, num = data.size, ended = core.stages.reduce((n, stage) => n + stage.ended, 0);
+  const { core } = data, num = data.size, ended = core.stages.reduce((n, stage) => n + stage.ended, 0), made = madeLater();
   const splits = ["train", "val", "test"].map((name, i) => [name, core.records.split.filter((split, r) => split === i && data.end[r] < 0).length]);
   return [
-    h("section", { class: "lead" }, h("h2", {}, t("lead", { read: number(num), kept: number(num - ended), left: number(ended) })), h("p", {}, t("lead_note", { source: core.sources.join(t("list_comma")) }))),
+    h("section", { class: "lead" }, h("h2", {}, t(made ? "lead_made" : "lead", { read: number(num - made), made: number(made), kept: number(num - ended), left: number(ended) })), h("p", {}, t("lead_note", { source: core.sources.join(t("list_comma")) }))),
     h("section", { class: "panel" }, h("h3", {}, t("funnel")), funnel(splits, num)),
     h("section", { class: "panel" }, h("h3", {}, t("reasons")), h("p", { class: "note" }, t("reasons_note")), reasons()),
     h("section", { class: "charts" }, lengthChart(core.lengths), [...new Set(core.similarities.map((row) => row.key))].map((key) => similarityChart(key, core.similarities.filter((row) => row.key === key)))),
@@ -21,12 +24,13 @@ function textsNote() {
 
 // One bar a stage: what came in, as far as it went on, and a link to the rules that ended the rest.
 function funnel(splits, num) {
+  const kept = splits.reduce((n, [, count]) => n + count, 0), notes = (stage) => [stage.ended ? t("left_here", { n: number(stage.ended) }) : t("none_left"), stage.name !== "download" && stage.read ? t("made_here", { n: number(stage.read) }) : ""].filter(Boolean).join(t("list_comma"));
   const part = (from, count, kind) => svg("rect", { x: (100 * from) / Math.max(num, 1), width: Math.max(count ? 0.3 : 0, (100 * count) / Math.max(num, 1)), height: 10, class: "fill-" + kind });
   const bar = (label, count, kind, hash, note, lost) => link(hash, { class: "bar-row" }, h("span", { class: "bar-name" }, label), h("span", { class: "bar-track" }, svg("svg", { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" }, part(0, count, kind), lost && part(count, lost, "left_out"))), h("span", { class: "bar-count" }, number(count)), h("span", { class: "bar-note" }, note));
   return h("div", { class: "funnel" },
-    bar(t("rows_in"), num, "in", "view=records", ""),
-    data.core.stages.filter((stage) => stage.ended || stage.name !== "download").map((stage) => bar(t("stage_" + stage.name), stage.out, "stage", "view=overview&stage=" + stage.name, stage.ended ? t("left_here", { n: number(stage.ended) }) : t("none_left"), stage.ended)),
-    h("div", { class: "splits" }, splits.map(([name, count]) => bar(t("kind_" + name), count, name, "view=records&fate=" + name, t("share_of_read", { share: percent(count, num) })))));
+    bar(t("rows_in"), num - madeLater(), "in", "view=records", ""),
+    data.core.stages.filter((stage) => stage.ended || stage.name !== "download").map((stage) => bar(t("stage_" + stage.name), stage.out, "stage", "view=overview&stage=" + stage.name, notes(stage), stage.ended)),
+    h("div", { class: "splits" }, splits.map(([name, count]) => bar(t("kind_" + name), count, name, "view=records&fate=" + name, t("share_of_kept", { share: percent(count, kept) })))));
 }
 
 function precision(rule) {
