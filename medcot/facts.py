@@ -9,7 +9,7 @@ from medcot.matching import choices, stem
 
 _OPPOSITES = {
     "laterality": "左/右/双 单/双 单/多 对/患 患/健 left/right/bilateral unilateral/bilateral ipsilateral/contralateral",
-    "sex": "男/女 父/母 爷/奶 male/female man/woman men/women boy/girl boys/girls he/she his/her him/her father/mother son/daughter",
+    "sex": "男/女 父/母 爷/奶 他/她 male/female man/woman men/women boy/girl boys/girls he/she his/her him/her father/mother son/daughter",
     "negation": "有/无 有/没 有/未 已/未 能/不 可/不 宜/忌 是/否 是/非 均/无 伴/无 with/without present/absent always/never",
     "polarity": """
         高/低 升/降 增/减 增/降 急/慢 上/下 前/后 内/外 阴/阳 轻/重 快/慢 大/小 长/短 多/少 深/浅 强/弱 早/晚 收/舒 缩/张 动/静 吸/呼 良/恶
@@ -45,7 +45,7 @@ _ASKS_NOTHING = re.compile(
 )
 # Words that may differ between two typings of one case.
 _FUNCTION_CHARACTERS = (
-    "的了着是在有为之其该此这那某属请问应当需要会将被由于对根据依按照与和及并且而则若如果时以情况哪何什么怎样种项名位个例一患者人士"
+    "的了着是在有为之其该此这那某属请问应当需要会将被由于对根据依按照与和及并且而则若如果时以情况哪何什么怎样种项名位个例一患者人士他她它"
 )
 _FUNCTION_WORDS = "a an the is are was were be been of to in on at for and which what who that this these it its please"
 
@@ -62,8 +62,6 @@ FUNCTION = frozenset(_FUNCTION_CHARACTERS) | frozenset(_FUNCTION_WORDS.split())
 OPPOSED = {(one, other): kind for kind, one, other in _opposed_pairs(_OPPOSITES)}
 OPPOSED |= {(one, other): "number" for one in _NUMERALS for other in _NUMERALS if one != other}
 OPPOSED_PREFIXES = list(_opposed_pairs(_OPPOSED_PREFIXES))
-# A single character that may be missing by a slip is none of these, which make another finding: 急性 and 亚急性, 前壁 and 前间壁.
-TELLING = frozenset(char for pair in OPPOSED for char in pair) | frozenset("亚间再次全半总")
 # What counts when it stands on one side only; 生, 动, 大 and their like are parts of too many other words.
 KINDS = {one: kind for (one, _), kind in OPPOSED.items() if kind in ("laterality", "sex") and one not in FUNCTION}
 KINDS |= dict.fromkeys(_TRENDS.split(), "polarity") | dict.fromkeys(_NEGATIONS.split(), "negation")

@@ -9,7 +9,6 @@ a few slips of a single character. Two questions that list other choices differ,
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -17,9 +16,9 @@ from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
-from medcot.facts import FUNCTION, KINDS, NEUTRAL, SECOND_PRESSURE, TELLING, UNITS, has_subject, opposed
+from medcot.facts import FUNCTION, KINDS, NEUTRAL, SECOND_PRESSURE, UNITS, has_subject, opposed
 from medcot.matching import SEPARATORS, SIGNS, atoms, choices
-from medcot.slips import is_lookalike, is_respelling
+from medcot.slips import MAY_BE_LOST, is_lookalike, is_respelling
 
 MIN_EQUAL_RUN = 2  # equal atoms that part two differing places; a shorter run between them makes them one place
 OPPOSITE_REACH = 2  # opposites face each other when their positions in the two sides differ by at most this
@@ -34,7 +33,6 @@ WORDING = "wording"
 CHOICES = "choices"
 EVERY_WORD = 1_000_000  # `strict_below` that no text reaches
 MAX_FACING = 20  # atoms; in a longer rewritten passage opposites meet by chance, only numbers and units are compared
-_HAN = re.compile("[\u3400-\u9fff]")
 
 
 class Difference(NamedTuple):
@@ -145,7 +143,7 @@ def _slip(ours: Sequence[str], theirs: Sequence[str]) -> int:
     one, two = "".join(ours), "".join(theirs)
     if one and two:
         return ATOMS_PER_LOOKALIKE if is_lookalike(one, two) or is_respelling(one, two) else 0
-    return ATOMS_PER_LOSS if _HAN.fullmatch(one + two) and one + two not in TELLING else 0
+    return ATOMS_PER_LOSS if one + two in MAY_BE_LOST else 0
 
 
 def _is_repetition(atoms: Sequence[str], here: Sequence[int], there: Sequence[int]) -> bool:

@@ -93,6 +93,14 @@ TYPED_TWICE = [
     ("女性，32岁，停经50天，阴道流血。妇科检查：后穹隆饱满。首选的检查是", "女，32岁。停经50天，阴道流血。妇检：后穹窿饱满。首选的检查是"),
     ("关于破伤风的叙述，错误的是", "有关破伤风的叙述，下列哪项是错误的"),
     ("WBC12×10^9/L，N0.85，T39℃，右下腹压痛，最可能的诊断是", "白细胞计数12×109/L，中性粒细胞0.85，体温39℃，右下腹压痛，最可能的诊断是"),
+    (
+        "女，20。近2年经期反复头痛，伴恶心、乏力，家族中有类似病史。为预防发作，应选用的药物是",
+        "12．女，20岁，近2年经期反复头痛，伴恶心、乏力，家族中有类似病史。为预防发作，应选用的药物是（  ）",
+    ),
+    (
+        "A 54-year-old man with type 2 diabetes has a blood pressure of 148/92 mm Hg and a pulse of 88 beats per minute. What is next?",
+        "A 54 yo man with type II diabetes has a BP of 148/92 mmHg and a pulse of 88 bpm. What's next",
+    ),
     ("体重60千克的患者每天需补液2000毫升，如何给予", "体重60kg的病人每日需补液2000ml，如何给予"),
     (
         "A 30-year-old woman has haematuria and oedema after a sore throat for two weeks. Which investigation is most useful?",
@@ -138,6 +146,6 @@ def test_choices_are_listed_as_a_question_lists_them() -> None:
 def test_on_the_report_half_no_other_case_goes_and_most_copies_typed_twice_do(real_data: Path) -> None:
     rows = [row for row in judge(read_pairs(), read_texts(real_data)) if row.pair.half == "report"]
     right, found, _ = precision_and_recall(rows)
-    assert found == right >= 18
+    assert found == right >= 20
     near = [row for row in rows if row.pair.label == "same" and row.pair.kind not in REWORDED and row.jaccard >= QUESTION.threshold]
-    assert sum(row.verdict == "duplicate" for row in near) / len(near) >= 0.5
+    assert sum(row.verdict == "duplicate" for row in near) / len(near) >= 0.6
