@@ -63,6 +63,8 @@ def test_raw_records_keep_missing_fields_and_wrong_types(tmp_path: Path) -> None
 def test_the_content_hash_changes_with_any_text_and_not_with_the_id() -> None:
     assert record("a").content_hash == record("b").content_hash
     assert record("a").content_hash != record("a", "问！").content_hash
+    broken = [RawRecord("a", "s", error="invalid_json", raw=raw) for raw in ('{"Question": "头痛', '{"Question": "cough')]
+    assert len({row.content_hash for row in broken}) == 2  # a decision finds an unreadable row by what it holds
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_utf8_is_decoded_as_python_does() -> None:
         ("ＷＢＣ　１２．５", "wbc 12.5", True),
         ("PaCO₂，烦燥。", "paco2 烦躁", True),
         ("Chest PAIN!", "chest pain", True),
+        ("ｶﾙﾃ：⼼绞痛", "カルテ 心绞痛", True),
     ],
 )
 def test_a_long_text_s_shingles_forget_typing_and_remember_numbers(one: str, other: str, same: bool) -> None:
