@@ -24,7 +24,7 @@ from medcot.normalization import normalize_record, steps
 from medcot.normalize_params import Policy
 from medcot.page import FILES, PLAIN_LIMIT, SCRIPTS, render
 from medcot.page_data import Inputs, PageData, build
-from medcot.page_texts import HEAD
+from medcot.page_texts import HEAD, size
 from medcot.records import RawRecord, Record, write_jsonl, write_records, write_source
 from medcot.statistics import wilson
 from medcot.text import normalize_text
@@ -119,6 +119,11 @@ def number_of(page: PageData, record: RawRecord) -> int:
 
 
 # --- numbers ---
+
+
+def test_the_size_of_an_entry_counts_every_text_that_it_holds() -> None:
+    assert size({"raw": ["头痛", "ab"], "now": ["x"], "steps": [["nfc", {"0": [0, 1, "yz"]}]]}) == 7
+    assert size({"unreadable": "{头"}) == 2
 
 
 def test_the_funnel_and_the_counts_are_those_of_the_ledger(built: PageData) -> None:
