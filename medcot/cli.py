@@ -26,8 +26,8 @@ VERBS = (add_dedup, add_dedup_preview, add_why, add_ledger, add_sweep, add_expor
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     description = (
-        "What stands beside the pipeline: one file of data, sweeps, the finished model. / "
-        "流水线之外的工具：处理单个数据文件、批量实验、导出模型。"
+        "What stands beside the pipeline: one file of data, what happened to a record, sweeps, the finished model. / "
+        "流水线之外的工具：处理单个数据文件、查询记录的经过、批量实验、导出模型。"
     )
     parser = argparse.ArgumentParser(prog="medcot", description=description)
     verbs = parser.add_subparsers(title="verbs / 命令", required=True, metavar="VERB")

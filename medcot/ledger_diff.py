@@ -232,5 +232,5 @@ def _describe(change: Change) -> Sentence:
         return Sentence(f"stage {change.stage} changed its code ({change.name})", f"{change.stage} 阶段的代码有变（{change.name}）")
     if change.kind == "input" and not change.name.startswith("hub."):
         return Sentence(f"{change.name} changed", f"{change.name} 有变")
-    before, after = ("—" if value is None else value for value in (change.before, change.after))
+    before, after = ("—" if value is None else value if str(value) else '""' for value in (change.before, change.after))
     return Sentence(f"{change.name} went {before} → {after}", f"{change.name} 由 {before} 变为 {after}")

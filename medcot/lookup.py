@@ -48,9 +48,19 @@ def resolve(wanted: str) -> str:
             raise DataError("medcot why", f"{len(found)} records are meant by this", f"give one of {shown}", got=wanted)
         if found:
             return str(found[0])
-    ids = frame.select("id").unique().sort("id").collect()["id"].to_list()
-    nearest = ", ".join(match for match, *_ in process.extract(wanted, ids, limit=3)) or "none, the ledger is empty"
-    raise DataError("medcot why", "no such record", f"the nearest ids are {nearest}; `source:row` and a content hash work too", got=wanted)
+    raise DataError("medcot why", "no such record", _remedy(wanted, frame.collect()), got=wanted)
+
+
+def _remedy(wanted: str, frame: pl.DataFrame) -> str:
+    """What to write instead of a name that is no record's."""
+    source, _, row = wanted.rpartition(":")
+    if source and row.isdecimal():
+        places = frame.filter(pl.col("source_row").is_not_null()).group_by("source").agg(pl.col("source_row").max()).sort("source").rows()
+        shown = ", ".join(f"{name}:0 to {name}:{last}" for name, last in places[:5]) + (" …" if len(places) > 5 else "")
+        return f"the ledger has {shown or 'no row'}"
+    short = f"an id's beginning has at least {MIN_PREFIX} characters; " if len(wanted) < MIN_PREFIX else ""
+    nearest = ", ".join(match for match, *_ in process.extract(wanted, frame["id"].unique().sort().to_list(), limit=3))
+    return f"{short}the nearest ids are {nearest or 'none, the ledger is empty'}; `source:row` and a content hash work too"
 
 
 def examples(rule: str, count: int, seed: int) -> list[dict[str, Any]]:

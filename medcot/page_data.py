@@ -74,7 +74,7 @@ def build(inputs: Inputs, sample_size: int, seed: int) -> PageData:
     clusters = {event[3] for event in events if rules[event[1]][1] == "removed" and event[3] is not None}
     known = set(read["hash_after"].to_list())
     decisions = [_decision(row, row["content_hash"] in known) for row in inputs.decisions]
-    core = {
+    core: dict[str, Any] = {
         "sources": sorted(set(read["source"].to_list())),
         "head": HEAD,
         "rules": [list(key) for key in rules],

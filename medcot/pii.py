@@ -205,9 +205,10 @@ def _merge(hits: list[Hit]) -> list[Hit]:
 class Numbering:
     """The placeholders of one record: the same value has the same one in all its texts, and none is given out twice."""
 
-    def __init__(self, *texts: str) -> None:
-        self._texts = texts
-        self._found = dict(zip(texts, find_all(texts), strict=True))
+    def __init__(self, *texts: str, context: Sequence[str] = ()) -> None:
+        """Take a record's texts; `context` is searched with them, but its placeholders are numbered already."""
+        self._texts = (*texts, *context)
+        self._found = dict(zip(self._texts, find_all(self._texts), strict=True))
         self._language = 0 if any(_HAN.search(text) for text in texts) else 1
         self._values: dict[tuple[str, str], str] = {}
         self._last: Counter[str] = Counter()
@@ -234,6 +235,11 @@ def _canonical(kind: str, value: str) -> str:
         return value
     value = re.sub(r"[\s()-]", "", value)
     return re.sub(r"^(?:\+|00)?86(?=1\d{10}$)", "", value) if kind == "mobile" else value
+
+
+def placeholders(text: str) -> list[str]:
+    """The placeholders that a text holds, in its order."""
+    return [match[0] for match in _PLACEHOLDER.finditer(text)]
 
 
 def mask(text: str, numbering: Numbering) -> str:

@@ -19,7 +19,7 @@ from medcot.lookup import alignment, ends, find_line, read_ledger
 from medcot.normalization import Step, steps
 from medcot.normalize_params import NormalizeParams
 from medcot.params import load_section
-from medcot.pii import Numbering, mask
+from medcot.pii import Numbering, mask, placeholders
 from medcot.records import TEXT_FIELDS, RawRecord, is_public
 from medcot.sentences import Sentence, sentence, show
 from medcot.textdiff import Segment, diff
@@ -80,8 +80,9 @@ class _Teller:
         related = [event["related_id"] for event in events if event["related_id"]]
         self.normalized = {each: texts for each in (record_id, *related) if (texts := _texts(each))}
         self.steps = self._steps()
-        every = [*self.normalized.values(), _fields(self.raw)]
-        self.numbering = Numbering(*dict.fromkeys(text for texts in every for text in texts.values()))
+        own, every = _fields(self.raw).values(), [text for texts in self.normalized.values() for text in texts.values()]
+        # Numbered as normalize did it: the placeholders that it put into the normalised texts must not count as given out.
+        self.numbering = Numbering(*own, context=every) if own else Numbering(*every)
 
     def _steps(self) -> list[Step]:
         if self.raw is None or not any(event["action"] == "changed" for event in self.events):
@@ -119,7 +120,7 @@ class _Teller:
             if any(segment.tag != "equal" for segments in comparison.fields.values() for segment in segments):
                 entry.comparison = comparison
             else:
-                entry.notes.append(Sentence("What it masked is not shown here either.", "被遮盖的内容在此也不显示。"))
+                entry.notes.append(_masked(mine))
         elif self.raw is None:
             entry.notes.append(_not_here(RAW))
         else:
@@ -140,8 +141,8 @@ class _Teller:
             line, _ = found
             entry.notes.append(
                 Sentence(
-                    f"It is row {line - 1} of {path} (line {line + 1}; the first row is 0).",
-                    f"即 {path} 的第 {line - 1} 行数据（文件第 {line + 1} 行；从 0 起）。",
+                    f"It is row {line - 1} of {path} (the first is 0), on line {line + 1} of the file.",
+                    f"即 {path} 的第 {line - 1} 行数据（从 0 起），在文件的第 {line + 1} 行。",
                 )
             )
         else:
@@ -164,6 +165,14 @@ class _Teller:
         if agreement is not None:
             entry.notes.append(Sentence(f"Aligned, the two agree to {agreement:.2f}.", f"对齐后的一致程度为 {agreement:.2f}。"))
         entry.notes += [_fate(end) for end in chain]
+
+
+def _masked(steps: list[Step]) -> Sentence:
+    """Say of a change that masking hides what stands there now."""
+    put = " ".join(dict.fromkeys(place for step in steps for place in placeholders(step.after) if place not in step.before))
+    if not put:
+        return Sentence("The change lies in personal data, which is not shown here.", "改动位于个人信息之内，此处不显示。")
+    return Sentence(f"In its place stands {put}; the value is not shown here either.", f"原处改为 {put}；原值在此也不显示。")
 
 
 def _fate(end: dict[str, Any]) -> Sentence:

@@ -57,12 +57,16 @@ def summarise(args: argparse.Namespace) -> None:
     setup_logging()
     events = read_revision(args.revision).ledger.select("stage", "action", "rule").iter_rows()
     table = Counter(events)
+    print("  events  stage          action    rule / 事件数、阶段、动作、规则")
     for (stage, action, rule), count in sorted(table.items(), key=lambda item: (STAGES.index(item[0][0]), item[0])):
         print(f"{count:>8}  {stage:<14} {action:<9} {rule}")
     ends = Counter({action: sum(n for (_, of, _), n in table.items() if of == action) for action in ("read", *TERMINAL)})
+    made = table["convert", "read", "synthetic"]
+    came = (f" + {made} made", f" + 生成 {made}") if made else ("", "")  # synthetic rows are made, not read
+    read = ends["read"] - made
     print(
-        f"\n{ends['read']} read = {ends['kept']} kept + {ends['removed']} removed + {ends['refused']} refused / "
-        f"读入 {ends['read']} = 保留 {ends['kept']} + 去除 {ends['removed']} + 拒绝 {ends['refused']}"
+        f"\n{read} read{came[0]} = {ends['kept']} kept + {ends['removed']} removed + {ends['refused']} refused / "
+        f"读入 {read}{came[1]} = 保留 {ends['kept']} + 去除 {ends['removed']} + 拒绝 {ends['refused']}"
     )
 
 
@@ -93,10 +97,10 @@ def _print_table(pairs: Sequence[tuple[Fate | None, Fate | None]], title: str) -
     (num_before, kept_before), (num_after, kept_after) = totals or [(0, 0), (0, 0)]
     print(f"{title}: {num_before} → {num_after} records, {kept_before} → {kept_after} kept", end=" / ")
     print(f"记录 {num_before} → {num_after}，保留 {kept_before} → {kept_after}\n")
-    print(f"{'entered':>9} {'left':>9} {'unchanged':>9}  rule")
-    print(f"{'进入':>7} {'离开':>7} {'未变':>7}  规则")
+    print(f"{'entered':>9} {'left':>9} {'unchanged':>9} {'moved':>9}  rule")
+    print(f"{'进入':>7} {'离开':>7} {'未变':>7} {'转来':>7}  规则")
     for rule, row in counts(pairs).items():
-        print(f"{row['entered']:>9} {row['left']:>9} {row['unchanged']:>9}  {rule}")
+        print(f"{row['entered']:>9} {row['left']:>9} {row['unchanged']:>9} {row['from_other']:>9}  {rule}")
     print()
 
 
@@ -130,7 +134,7 @@ def _say(kind: str, rule: str, count: int) -> tuple[str, str]:
         case "left", _:
             return f"{count} left by {rule}", f"{count} 条因 {rule} 离开"
         case "entered", _:
-            return f"{count} entered, which {rule} had kept out", f"{count} 条进入，此前被 {rule} 挡下"
+            return f"{count} entered, no longer kept out by {rule}", f"{count} 条进入，此前被 {rule} 挡下"
         case "text", _:
             return f"{count} stay with another text ({rule})", f"{count} 条保留，但文本不同（{rule}）"
     names = {ABSENT: ("new or gone, and not kept", "新增或消失，均未保留"), SPLIT: ("another split", "划分不同")}

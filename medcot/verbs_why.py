@@ -101,8 +101,10 @@ def lines(story: Story, languages: tuple[int, ...], full: bool) -> Iterator[str]
     from medcot.textdiff import safe
 
     end = story.end
-    yield f"{story.id}  {story.source}:{story.source_row}  {end['action']}" + (f" ({end['rule']})" if end["rule"] != end["action"] else "")
-    yield f"content hash / 内容哈希: {story.content_hash}"
+    place = story.source if story.source_row is None else f"{story.source}:{story.source_row}"
+    yield f"{story.id}  {place}  {end['action']}" + (f" ({end['rule']})" if end["rule"] != end["action"] else "")
+    if story.content_hash:  # a synthetic row has none, and no decision either
+        yield f"{' / '.join(('content hash', '内容哈希')[language] for language in languages)}: {story.content_hash}"
     for name, text in story.texts.items():
         if full:
             yield from (f"\n{name}:", _indent(safe(text), 2))

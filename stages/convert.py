@@ -107,9 +107,9 @@ def main() -> None:
     for split in ("val", "test"):
         if not metrics[f"num_{split}"]:
             log.warning("convert: %s is empty; raise convert.%s_ratio or add rows", split, split)
-    log.info(
-        "convert: %d records, %d kept: %d train, %d val, %d test", *(metrics[f"num_{n}"] for n in ("input", "kept", "train", "val", "test"))
-    )
+    made = f" and {metrics['num_synthetic']} synthetic" if metrics["num_synthetic"] else ""
+    counts = [metrics[f"num_{name}"] for name in ("input", "kept", "train", "val", "test")]
+    log.info("convert: %d records, %d kept%s: %d train, %d val, %d test", *counts[:2], made, *counts[2:])
 
 
 if __name__ == "__main__":

@@ -272,7 +272,7 @@ def ledger(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -
 
 def table(text: str) -> dict[str, tuple[int, int, int]]:
     rows = [line.split() for line in text.splitlines() if line[:9].strip().isdigit() and line.startswith(" ")]
-    return {rule: (int(entered), int(left), int(same)) for entered, left, same, rule in rows}
+    return {rule: (int(entered), int(left), int(same)) for entered, left, same, _, rule in rows}
 
 
 def test_a_param_that_was_changed_is_named_with_what_left_because_of_it(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,7 +284,7 @@ def test_a_param_that_was_changed_is_named_with_what_left_because_of_it(reposito
     assert table(text) == {"cutoff_len": (0, 1, 0), "kept": (0, 0, 1), "near_duplicate": (0, 0, 1), "quality_min_reasoning": (1, 0, 0)}
     assert "1 left by cutoff_len because model.cutoff_len went 1024 → 512\n" in text
     assert "1 条因 cutoff_len 离开，因为 model.cutoff_len 由 1024 变为 512\n    bbbb\n" in text
-    assert "1 entered, which quality_min_reasoning had kept out because normalize.quality.min_reasoning.threshold went 20 → 10\n" in text
+    assert "1 entered, no longer kept out by quality_min_reasoning because normalize.quality.min_reasoning.threshold went 20 → 10\n" in text
     assert "1 条进入，此前被 quality_min_reasoning 挡下，因为 normalize.quality.min_reasoning.threshold 由 20 变为 10\n    dddd\n" in text
 
 
@@ -302,7 +302,7 @@ def test_two_commits_an_experiment_and_a_tag_are_compared(repository: Path, caps
         "1 left, no longer in the source because data/import changed\n1 条离开，来源中已没有，因为 data/import 有变\n    bbbb" in texts[0]
     )
     assert "1 entered, new in the source because data/import changed\n1 条进入，来源中新增，因为 data/import 有变\n    eeee" in texts[0]
-    assert "1 entered, which near_duplicate had kept out because data/import changed" in texts[0]
+    assert "1 entered, no longer kept out by near_duplicate because data/import changed" in texts[0]
     message = ledger(capsys, "diff", "twin", code=2)
     assert message.startswith("error: medcot ledger diff: several experiments have this name, got twin; give one of their commits: ")
     assert head[:10] in message
@@ -358,7 +358,7 @@ def test_a_hub_that_moved_under_the_same_params_is_a_cause(repository: Path, cap
 
 def test_the_summary_counts_every_event_and_adds_up(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = ledger(capsys, "summary")
-    assert [line.split() for line in text.splitlines()[:4]] == [
+    assert [line.split() for line in text.splitlines()[1:5]] == [
         ["4", "download", "read", "o1"],
         ["1", "normalize", "removed", "quality_min_reasoning"],
         ["1", "dedup", "removed", "near_duplicate"],
@@ -367,6 +367,17 @@ def test_the_summary_counts_every_event_and_adds_up(repository: Path, capsys: py
     assert text.splitlines()[-1] == "4 read = 2 kept + 2 removed + 0 refused / 读入 4 = 保留 2 + 去除 2 + 拒绝 0"
     run_pipeline({"aaaa": "kept"})
     assert ledger(capsys, "summary", "HEAD") == text
+
+
+def test_rows_that_a_hook_made_are_not_counted_as_read(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("data/ledger/ledger.parquet")
+    made = [
+        Event("aaaa-aug-x", "convert", "read", "synthetic", related_id="aaaa", source="augment:x"),
+        Event("aaaa-aug-x", "convert", "kept", "kept", split="train", num_tokens=3),
+    ]
+    join_parts([pl.read_parquet(path), events_frame(made)]).write_parquet(path)
+    end = "4 read + 1 made = 3 kept + 2 removed + 0 refused / 读入 4 + 生成 1 = 保留 3 + 去除 2 + 拒绝 0"
+    assert ledger(capsys, "summary").splitlines()[-1] == end
 
 
 def test_what_cannot_be_read_is_one_line(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def test_the_story_of_a_kept_record_in_both_languages(project: Path, capsys: pyt
         "question: 患者男，[-54-]{+45+}岁，胸痛[-␣-]三天？",
         "dddd0000 itself: Kept: goes to val, 70 tokens long.",
         "dddd0000 自身：已保留：归入 val，长 70 个词元。",
-        "It is row 0 of data/llamafactory/train.json (line 2; the first row is 0).",
+        "It is row 0 of data/llamafactory/train.json (the first is 0), on line 2 of the file.",
     ):
         assert line in text, line
     assert text.count("from this record to dddd0000") == 1, "the same two texts are not compared twice"
@@ -188,8 +188,32 @@ def test_what_normalize_masked_is_not_shown_as_a_change(project: Path, capsys: p
     assert "question: 家属电话 [手机号1]，\u00a0[-１-]{+1+}小时前来电。" in told
     assert "question: 家属电话 [手机号1]，[-⟨NBSP⟩-]{+␣+}1小时前来电。" in told
     assert "Personal data was masked: question 1." in told
-    assert "What it masked is not shown here either." in told
+    assert "In its place stands [手机号1]; the value is not shown here either." in told
     assert PHONE not in told
+    write_records(Path("data/normalized"), [record for record in [outcome.record] if record])
+    events = [text.partition("download")[2] for text in (why(capsys, "eeee0000"), told)]
+    assert events[0] == events[1]  # the placeholder that the normalised text holds is the value's own, not one more
+
+
+def test_a_change_within_personal_data_is_told_without_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = RawRecord("eeee0000", "私有.jsonl", "家属电话 １３８12345678，怎么看？", "看片。", "正常。")
+    outcome = normalize_record(raw, NormalizeParams(max_bad_ratio=0.5).policy(public=True))
+    read = Event("eeee0000", "download", "read", "o1", hash_after=raw.content_hash, source="私有.jsonl", source_row=0)
+    write_ledger(Path("data/ledger/ledger.parquet"), join_parts([events_frame([read]), events_frame(outcome.events)]))
+    write_records(Path("data/raw"), [raw])
+    told = why(capsys, "eeee0000")
+    assert "The change lies in personal data, which is not shown here." in told
+    assert "12345678" not in told
+
+
+def test_a_row_that_a_hook_made_has_no_place_in_a_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("data/ledger/ledger.parquet")
+    made = Event("aaaa0000-aug-x", "convert", "read", "synthetic", related_id="aaaa0000", source="augment:x")
+    kept = Event("aaaa0000-aug-x", "convert", "kept", "kept", split="train", num_tokens=9)
+    write_ledger(path, join_parts([pl.read_parquet(path), events_frame([made, kept])]))
+    text = why(capsys, "aaaa0000-aug-x")
+    assert text.startswith("aaaa0000-aug-x  augment:x  kept\n\n")
+    assert "None" not in text
 
 
 def test_full_shows_every_text_and_hides_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,8 +253,9 @@ def test_a_record_is_found_by_the_hash_of_any_of_its_texts(project: Path, capsys
     [
         (["bbbb"], "medcot why: 2 records are meant by this, got bbbb; give one of bbbb0000, bbbb1111"),
         (["aaaa0001"], "medcot why: no such record, got aaaa0001; the nearest ids are aaaa0000, "),
-        (["aaa"], "medcot why: no such record, got aaa; the nearest ids are aaaa0000, "),
-        (["样本.jsonl:99"], "medcot why: no such record, got 样本.jsonl:99; the nearest ids are "),
+        (["aaa"], "medcot why: no such record, got aaa; an id's beginning has at least 4 characters; the nearest ids are aaaa0000, "),
+        (["样本.jsonl:99"], "medcot why: no such record, got 样本.jsonl:99; the ledger has 样本.jsonl:0 to 样本.jsonl:7"),
+        (["mine.csv:0"], "medcot why: no such record, got mine.csv:0; the ledger has 样本.jsonl:0 to 样本.jsonl:7"),
         ([], "medcot why: one of ID and --rule is needed; `medcot why ID`, or `medcot why --rule near_duplicate`"),
         (["aaaa0000", "--rule", "width"], "medcot why: one of ID and --rule is needed; "),
         (
