@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medcot.errors import DataError
+from medcot.pii import find, masked
 from medcot.sources import read_rows
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -28,7 +29,8 @@ _LISTED_OPTION = re.compile(r"^\s*([A-Z])[\s.．、:：]\s*(.*)$")
 class Item:
     """One benchmark item.
 
-    id         unique within its benchmark: the file's own id, else its row from 0; in a folder with the file's name before it
+    id         unique within its benchmark: the file's own id, else (or where it holds personal data) its row from 0; in a folder with
+               the file's name before it
     benchmark  name of the file or folder, in a-z, 0-9 and _: a key of metrics
     case       the description that comes before the question, empty where the question stands alone
     choices    in the order of their letters, empty for an open question
@@ -129,18 +131,20 @@ def _drafts(row: Mapping[str, Any], place: str) -> Iterator[_Draft]:
         if row.keys() >= set(columns):
             yield from layout(row, place)
             return
-    raise DataError(place, "no benchmark layout has these columns", f"give {LAYOUTS}; or take the file out", got=", ".join(row) or "none")
+    got = _shown(", ".join(row)) or "none"
+    raise DataError(place, "no benchmark layout has these columns", f"give {LAYOUTS}; or take the file out", got=got)
 
 
 def _id(row: Mapping[str, Any]) -> str | None:
-    value = next((row[name] for name in ("id", "problem_id", "") if row.get(name) not in (None, "")), None)
-    return None if value is None else str(value)
+    """The row's own id; none where it holds personal data, for ids stand in the ledger."""
+    value = next((str(row[name]) for name in ("id", "problem_id", "") if row.get(name) not in (None, "")), None)
+    return None if value is None or any(hit.certain for hit in find(value)) else value
 
 
 def _cmb_clinical(row: Mapping[str, Any], place: str) -> Iterator[_Draft]:
     pairs = row["QA_pairs"]
     if not isinstance(pairs, list) or not all(isinstance(pair, dict) and "question" in pair for pair in pairs):
-        raise DataError(place, "QA_pairs is no list of questions", "give a list of objects with question and answer", got=pairs)
+        raise DataError(place, "QA_pairs is no list of questions", "give a list of objects with question and answer", got=_shown(pairs))
     own = _id(row) or place.rpartition(" ")[2]
     for number, pair in enumerate(pairs):
         yield _Draft(f"{own}-{number}", pair["question"], (), pair.get("answer", pair.get("solution")), row["description"])
@@ -155,7 +159,7 @@ def _listed_options(row: Mapping[str, Any], place: str) -> Iterator[_Draft]:
     """CMExam's CSV: the options are lines of one cell, `A …`."""
     found = [_LISTED_OPTION.match(line) for line in str(row["Options"] or "").splitlines() if line.strip()]
     if not all(found) or "".join(match[1] for match in found if match) != LETTERS[: len(found)]:
-        raise DataError(place, "Options are not lines `A …`, `B …` in order", "mend the cell", got=row["Options"])
+        raise DataError(place, "Options are not lines `A …`, `B …` in order", "mend the cell", got=_shown(row["Options"]))
     yield _Draft(_id(row), row["Question"], [match[2] for match in found if match], row.get("Answer"))
 
 
@@ -185,7 +189,7 @@ def _finish(draft: _Draft, benchmark: str, item_id: str, place: str) -> Item:
     """Check a draft's types and make it an item."""
     for name, value in (("question", draft.question), ("description", draft.case)):
         if not isinstance(value, str) or (name == "question" and not value.strip()):
-            raise DataError(place, f"the {name} is no text", "mend or remove the row", got=value)
+            raise DataError(place, f"the {name} is no text", "mend or remove the row", got=_shown(value))
     choices = _choices(draft.choices, place)
     return Item(item_id, benchmark, draft.question, choices, _answer(draft.answer, choices), draft.case)
 
@@ -194,11 +198,12 @@ def _choices(value: Any, place: str) -> tuple[str, ...]:
     """Choices in the order of their letters, without the empty ones at the end."""
     if isinstance(value, Mapping):
         if "".join(sorted(value)) != LETTERS[: len(value)]:
-            raise DataError(place, "the choices are not lettered from A on", "letter them A, B, C …", got=", ".join(map(str, value)))
+            got = _shown(", ".join(map(str, value)))
+            raise DataError(place, "the choices are not lettered from A on", "letter them A, B, C …", got=got)
         value = [value[letter] for letter in sorted(value)]
     texts = ["" if text is None else str(text) for text in value] if isinstance(value, list | tuple) else None
     if texts is None:
-        raise DataError(place, "the choices are no list and no mapping of letters", "give a list of texts", got=value)
+        raise DataError(place, "the choices are no list and no mapping of letters", "give a list of texts", got=_shown(value))
     while texts and not texts[-1].strip():
         texts.pop()
     return tuple(texts)
@@ -218,3 +223,8 @@ def _answer(value: Any, choices: Sequence[str]) -> str | None:
     if choices and _LETTERS.fullmatch(letters) and (len(text) == 1 or text not in choices):
         return "".join(sorted(letters))
     return LETTERS[choices.index(text)] if text in choices else text
+
+
+def _shown(value: Any) -> str:
+    """The head of a value that an error names."""
+    return masked(str(value)[:1000])

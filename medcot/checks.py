@@ -10,6 +10,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from medcot.pii import masked
 from medcot.records import TEXT_FIELDS, RawRecord, Record
 from medcot.text import find_control_token
 
@@ -78,7 +79,7 @@ def check_record(raw: RawRecord, record: Record) -> Refusal | None:
     for name, text in texts.items():
         token = find_control_token(text)
         if token:
-            return Refusal("control_token", f"{name}: {token}")
+            return Refusal("control_token", f"{name}: {masked(token)}")
     return _check_distinct(record)
 
 

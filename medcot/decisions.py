@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from medcot.errors import DataError
+from medcot.errors import DataError, printable
 from medcot.pii import masked
 from medcot.records import TEXT_FIELDS
 
@@ -60,7 +60,7 @@ class Decision:
     def detail(self) -> str:
         """The line of the ledger: what, why, who, when; personal data in it is masked."""
         what = f"edit of {', '.join(self.edits)}" if self.edits else self.decision
-        return f"{what}: {masked(self.reason)} ({masked(self.reviewer)}, {self.date})"
+        return printable(f"{what}: {masked(self.reason)} ({masked(self.reviewer)}, {self.date})")
 
 
 def read_decisions(path: Path) -> dict[str, Decision]:
@@ -130,7 +130,7 @@ def _check_header(path: Path, cells: list[str]) -> list[str]:
     if unknown or missing or len(names) != len(COLUMNS):
         what = "unknown column" if unknown else "missing column" if missing else "a column stands twice"
         got = ", ".join(unknown or missing or sorted(name for name in names if names.count(name) > 1))
-        raise DataError(f"{path}:1", what, f"the columns are {', '.join(COLUMNS)}", got=got)
+        raise DataError(f"{path}:1", what, f"the columns are {', '.join(COLUMNS)}", got=masked(got))
     return names
 
 
@@ -171,4 +171,4 @@ def _check_key(place: str, values: dict[str, str]) -> None:
 
 def _safe(cell: str) -> str:
     """The head of a cell that stands in the wrong place, fit for an error message."""
-    return masked(cell[:40])
+    return masked(cell)[:40]

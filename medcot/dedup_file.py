@@ -19,6 +19,7 @@ from medcot.key_index import QUESTION, ROW, KeyParams
 from medcot.mapping import MAPPINGS
 from medcot.neardup import Pair, Result, deduplicate, rank
 from medcot.params import parse_section
+from medcot.pii import masked
 from medcot.records import RECORDS_FILE, TEXT_FIELDS, assign_ids, canonical, read_jsonl, write_jsonl
 from medcot.rows import Row
 from medcot.sources import read_rows
@@ -133,7 +134,7 @@ def _columns(rows: Sequence[Row], key: str, place: str) -> list[str]:
             return found
     if key.lower() in lowered:
         return [lowered[key.lower()]]
-    raise DataError(f"{place}: --key", "no such column", f"use one of {', '.join(present) or 'none, no row is readable'}", got=key)
+    raise DataError(f"{place}: --key", "no such column", f"use one of {masked(', '.join(present)) or 'none, no row is readable'}", got=key)
 
 
 def _write(out: Path, source: Source, result: Result, ids: Sequence[str], old: set[str], rules: Rules, read: set[Path]) -> None:

@@ -6,10 +6,12 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from medcot.errors import DataError
 from medcot.params import Params
+from medcot.pii import masked
 from medcot.records import TEXT_FIELDS, RawRecord, assign_ids
 from medcot.rows import Row
 
@@ -88,7 +90,7 @@ def choose_mapping(rows: Sequence[Row], wanted: Mapping | None, place: str) -> M
             columns = sorted({name for values in readable for name in values})
             close = _closest(column, columns)
             hint = f"did you mean `{close}`? " if close else ""
-            remedy = f"{hint}the columns are {', '.join(columns)}"
+            remedy = masked(f"{hint}the columns are {', '.join(columns)}")
             raise DataError(f"params.yaml: download.fields.{field}", f"no row of {place} has this column", remedy, got=column)
     return max(fitting, key=lambda mapping: sum(name in values for values in readable for name in mapping.columns))
 
@@ -99,7 +101,7 @@ def _no_mapping(candidates: list[Mapping], columns: list[str], place: str) -> Da
     hint = f"did you mean {', '.join(guesses)}? " if guesses else ""
     wanted = " or ".join("/".join(mapping.columns) for mapping in candidates)
     remedy = f"{hint}rename the columns to {wanted}, or name yours under `download.fields`"
-    return DataError(place, "no field mapping fits the columns", remedy, got=", ".join(columns))
+    return DataError(place, "no field mapping fits the columns", masked(remedy), got=masked(", ".join(columns)))
 
 
 def _closest(name: str, known: Sequence[str]) -> str | None:
@@ -120,10 +122,16 @@ def _raw_record(row: Row, record_id: str, mapping: Mapping | None, source: str) 
     if row.values is None or mapping is None:
         return RawRecord(record_id, source, error=row.error, detail=row.detail, raw=row.raw)
     labels = {field: row.values.get(column) for field, column in mapping.labels.items()}
-    named = {field: value for field, value in labels.items() if isinstance(value, str) and value.strip()}
+    named = {field: _label(value) for field, value in labels.items() if isinstance(value, str) and value.strip()}
     record = replace(_texts(row.values, record_id, mapping), source=named.get("source", source), category=named.get("category"))
     wrong = [f"{field}: {type(value).__name__}" for field, value in labels.items() if not isinstance(value, str | None)]
     return replace(record, error="not_text", detail="; ".join(wrong)) if wrong and record.error is None else record
+
+
+@lru_cache(maxsize=10_000)
+def _label(value: str) -> str:
+    """A class or source as ledger and reports show it: a column that was meant for something else may hold personal data."""
+    return masked(value)
 
 
 def _texts(values: dict[str, Any], record_id: str, mapping: Mapping) -> RawRecord:
@@ -162,4 +170,4 @@ def _missing(values: dict[str, Any], mapping: Mapping) -> str | None:
         elif column not in values:
             close = _closest(column, spare)
             details.append(f"{field}: no column `{column}`" + (f", did you mean `{close}`?" if close else ""))
-    return "; ".join(details) or None
+    return masked("; ".join(details)) or None

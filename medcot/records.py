@@ -177,7 +177,7 @@ def _iter(cls: type[R], directory: Path, texts: tuple[str, ...]) -> Iterator[R]:
             except (ValueError, TypeError, RecursionError) as error:  # TypeError: a field that is missing, or one too many
                 raise DataError(str(path), "the file is damaged", remake(directory.name), got=str(error)) from None
             if not all(isinstance(getattr(record, name), str) for name in texts):
-                raise DataError(str(path), "the file is damaged", remake(directory.name), got=record)
+                raise DataError(str(path), "the file is damaged", remake(directory.name), got=record.id)
             yield record
 
 

@@ -14,6 +14,7 @@ from math import isinf
 from typing import Any
 
 from medcot.errors import DataError
+from medcot.pii import masked
 from medcot.records import canonical, short_hash
 
 MAX_ROW_BYTES = 1_000_000  # a record of a million bytes is no question and answer
@@ -94,7 +95,7 @@ def parse_array(text: str, place: str) -> Iterator[Row]:
     """Parse a JSON array row by row: one odd row is one unreadable row, a break in the array is a DataError naming row and byte."""
     position, number = _skip_blank(text, 0), 0
     if text[position : position + 1] != "[":
-        raise DataError(place, "not JSON", "write an array of objects, one a row", got=text[position : position + 40])
+        raise DataError(place, "not JSON", "write an array of objects, one a row", got=masked(text[position : position + 1000])[:40])
     position = _skip_blank(text, position + 1)
     closed = text[position : position + 1] == "]"
     while not closed:
@@ -129,7 +130,7 @@ def _decode(text: str, start: int) -> tuple[Any, int, list[tuple[str, str]]]:
         result = dict(pairs)
         if len(result) < len(pairs):
             keys = [key for key, _ in pairs]
-            defects.append(("duplicate_key", f"{next(key for key in keys if keys.count(key) > 1)!a} stands twice"))
+            defects.append(("duplicate_key", f"{masked(next(key for key in keys if keys.count(key) > 1))!a} stands twice"))
         return result
 
     def number(literal: str) -> float:

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from medcot.errors import DataError, one_line
+from medcot.pii import masked
 from medcot.records import canonical
 from medcot.rows import BLANK, Row, checked_row, parse_array, parse_row, unreadable
 
@@ -126,7 +127,7 @@ def _read_json(path: Path) -> list[Row]:
     text = _decode(path, data)
     if body.startswith(b"{"):
         remedy = "write an array of objects, one a row; or one object a line, with the extension .jsonl"
-        raise DataError(str(path), "the top level is one object, not an array of rows", remedy, got=text.strip(BLANK)[:60])
+        raise DataError(str(path), "the top level is one object, not an array of rows", remedy, got=masked(text.strip(BLANK)[:1000])[:60])
     return list(parse_array(text, str(path))) if body else []
 
 

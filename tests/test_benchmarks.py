@@ -189,3 +189,13 @@ def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
 def test_published_files_are_read_whole(real_data: Path, name: str, num_items: int) -> None:
     items = read_benchmark(real_data / name, "real")
     assert len({item.id for item in items}) == len(items) == num_items
+
+
+def test_an_id_or_a_value_with_personal_data_stands_nowhere(tmp_path: Path) -> None:
+    rows = [{"id": "手机13812345678", "question": "发热怎么办？"}, {"id": "13812345678", "question": "咳嗽怎么办？"}]
+    items = read_benchmarks(write(tmp_path / "own.jsonl", rows).parent)
+    assert [item.key for item in items] == ["own:0", "own:13812345678"]  # a number that nothing calls a telephone's is an id
+    write(tmp_path / "own.jsonl", [{"question": ["手机13812345678"]}])
+    with pytest.raises(DataError) as error:
+        read_benchmarks(tmp_path)
+    assert "手机[手机号1]" in str(error.value)

@@ -121,3 +121,7 @@ def test_codes_are_unique_and_only_unreadable_rows_count_towards_the_budget() ->
 )
 def test_a_flattened_power_of_ten_is_described(text: str, damage: str | None) -> None:
     assert find_lost_superscript(Record("id", "test", text, "想", "答")) == damage
+
+
+def test_a_control_token_that_holds_personal_data_is_named_without_it() -> None:
+    assert check(question="<|手机13812345678|>发热怎么办") == Refusal("control_token", "question: <|手机[手机号1]|>")

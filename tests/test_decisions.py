@@ -143,3 +143,18 @@ def test_the_detail_of_an_edit_names_its_fields() -> None:
     edit = Decision("0" * 16, "edit", "太短", "Li", "2026-01-31", question="问？", answer="答。")
     assert edit.detail == "edit of question, answer: 太短 (Li, 2026-01-31)"
     assert edit.edits == {"question": "问？", "answer": "答。"}
+
+
+def test_personal_data_is_masked_before_a_cell_is_cut_and_in_a_row_that_stands_for_the_header(tmp_path: Path) -> None:
+    for line, header in (
+        (f"0123456789abcdef,{'x' * 32}手机13812345678,r,m,2026-01-01,,,", HEADER),
+        ("", "0123456789abcdef,keep,手机13812345678,m,2026-01-01,,,"),
+    ):
+        with pytest.raises(DataError) as error:
+            read_decisions(write(tmp_path, line, header=header))
+        assert "1381" not in str(error.value)
+        assert "[手机号1" in str(error.value)
+
+
+def test_a_detail_is_one_line_that_no_terminal_obeys() -> None:
+    assert Decision("0" * 16, "keep", "a\nb\x1b[31m\u202e", "m\0", "2026-01-01").detail == r"keep: a\nb\x1b[31m\u202e (m\x00, 2026-01-01)"

@@ -148,3 +148,20 @@ def test_a_column_of_classes_that_no_row_has_is_named_with_a_guess() -> None:
         assert str(caught.value).startswith(f"params.yaml: download.fields.{field}: no row of f.csv has this column, got ")
         assert "the columns are " in str(caught.value)
     assert choose_mapping(rows({**ROW, "科室": "a"}, {**ROW, "出处": "b"}), LABELLED, "f.csv") == LABELLED
+
+
+def test_no_label_detail_or_message_repeats_personal_data() -> None:
+    mapping = Mapping("custom", "question", "answer", "think", category="dept", source="from")
+    labels = {"dept": "内科，电话13812345678", "from": "姓名：张伟明，MRN: ZY0098765"}
+    record = to_raw_records(rows({"question": "问", "think": "想", "answer": "答", **labels}), mapping, "f")[0]
+    assert (record.category, record.source) == ("内科，电话[手机号1]", "姓名：[姓名1]，MRN: [病历号1]")
+    missing = to_raw_records(rows({"Question": "问", "Complex_CoT 13812345678": "想", "Response": "答"}), MAPPINGS["o1"], "f")[0]
+    assert missing.detail == "reasoning: no column `Complex_CoT`, did you mean `Complex_CoT [MOBILE1]`?"
+    with pytest.raises(DataError) as headless:  # the first row of a CSV without a header stands for its columns
+        choose_mapping(rows({"姓名：张伟明": "", "手机13812345678": ""}), None, "f.csv")
+    with pytest.raises(DataError) as column:
+        choose_mapping(rows({"question": "", "手机13812345678": ""}), Mapping("custom", "question", "a", category="dept"), "f.csv")
+    for error in (headless, column):
+        assert "手机[手机号1]" in str(error.value)
+        assert "13812345678" not in str(error.value)
+        assert "张伟明" not in str(error.value)

@@ -100,3 +100,10 @@ def test_a_broken_array_names_the_row_and_the_byte(text: str, message: str) -> N
     with pytest.raises(DataError) as caught:
         list(parse_array(text, "f.json"))
     assert str(caught.value).startswith(message)
+
+
+def test_no_detail_and_no_message_repeats_personal_data() -> None:
+    assert parse_row('{"tel 13812345678": 1, "tel 13812345678": 2}').detail == "'tel [MOBILE1]' stands twice"
+    with pytest.raises(DataError) as error:
+        list(parse_array("手机13812345678", "f.json"))
+    assert "手机[手机号1]" in str(error.value)
