@@ -179,6 +179,7 @@ VALUE_RULES = [
         _mobile,
         form=_DIGITS,
     ),
+    _rule("mobile", rf"{_EDGE}(?P<v>1[3-9]\d\.\d{{4}}\.\d{{4}}){_END}", _mobile, form=re.compile(r"\d{3}[.．]\d{4}[.．]\d{4}")),
     _rule(
         "phone",
         rf"{_EDGE}(?P<v>(?:\+?86[ -]?)?(?:\(0\d{{2,3}}\)[ -]?|0\d{{2,3}}[ -])\d{{3,4}}[ -]?\d{{4}}(?:(?:-|转)\d{{1,5}})?){_END}",
@@ -204,12 +205,16 @@ VALUE_RULES = [
     _rule("bank_card", rf"{_EDGE}(?P<v>[3-6]\d{{3}}(?:[ -]?\d{{4}}){{3}}(?:[ -]?\d{{1,3}})?){_END}", _card, form=_DIGITS),
     _rule(
         "passport",
-        rf"(?:护照|通行证|军官证|士兵证|{_WORD}passport){_GAP}(?P<v>[A-Z]{{0,2}}\d{{7,9}}){_END}",
+        rf"(?:护照|通行证|军官证|士兵证|{_WORD}passport){_GAP}(?P<v>(?:[\u4e00-\u9fff]字第?)?[A-Z]{{0,2}}\d{{7,9}}){_END}",
         hints="护照|通行证|军官证|士兵证|passport",
     ),
     _rule("insurance", rf"(?:{_INSURANCE})[卡证]?{_GAP}(?P<v>{_TEN}){_END}", hints=_INSURANCE),
     _rule("insurance", rf"{_INSURANCE_EN}[ :#]{{1,3}}(?P<v>{_TEN}){_END}", hints="insurance|policy|medicare|security|ssn"),
-    _rule("record_number", rf"(?:{_RECORD})(?:编号|号码?|ID){_GAP}(?P<v>[A-Z]{{0,4}}-?\d{{3,}}[\dA-Z-]*){_END}", hints="号|id|ｉｄ"),
+    _rule(
+        "record_number",
+        rf"(?:{_RECORD})(?:编号|号码?|ID){_GAP}(?P<v>[A-Z]{{0,4}}-?(?:\d{{3,}}|\d\d-\d{{3,}})[\dA-Z-]*){_END}",
+        hints="号|id|ｉｄ",
+    ),
     _rule("record_number", rf"床位?号{_GAP}(?P<v>[A-Z]?\d{{1,3}}(?:-\d{{1,2}})?)(?![0-9A-Za-z.%])", hints="床号|床位号"),
     _rule(
         "record_number",
@@ -224,7 +229,7 @@ VALUE_RULES = [
     ),
     _rule("account", rf"加[我他她]?的?微信[ \t]?:?[ \t]?(?P<v>[a-z][a-z0-9_-]{{5,19}}){_END}", hints="微信"),
     _rule("account", rf"{_WORD}QQ(?:号码?|群)?[ \t]?[:是为]?[ \t]?(?P<v>[1-9]\d{{4,10}}){_END}", hints="qq|ｑｑ"),
-    _rule("address", rf"(?:{_HOME})(?:地|所在地)?[: ]{{0,2}}(?P<v>[\u4e00-\u9fff0-9A-Z()-]{{2,40}}?{_HOUSE})", hints=_HOME),
+    _rule("address", rf"(?:{_HOME})(?:地址|地|所在地)?[: ]{{0,2}}(?P<v>[\u4e00-\u9fff0-9A-Z()-]{{2,40}}?{_HOUSE})", hints=_HOME),
     _rule("address", rf"(?P<v>{_ESTATE}\d+(?:号楼?|栋|幢|座)(?:[\u4e00-\u9fff-]?{_PART})*)", hints="小区|花园|家园|公寓|新村|苑"),
     _rule("address", rf"(?P<v>{_TOWN}{_ROAD}{_HOUSE})", _uncertain, form=_STREET),
     _rule(

@@ -271,3 +271,27 @@ def test_a_list_of_many_numbers_is_masked_like_a_few() -> None:
     few, many = (masked(f"{some}。{known}") for some in (text[: 16 * 10], text))
     assert few.endswith("。[手机号8] 又见 13810000007x")
     assert many.endswith("。[手机号8] 又见 13810000007x")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("手机：197.0849.1796", "mobile", "197.0849.1796"),
+        ("mobile 197.0849.1796", "mobile", "197.0849.1796"),
+        ("病历号:87-33412，主诉：腹痛", "record_number", "87-33412"),
+        ("军官证号军字第2001988号", "passport", "军字第2001988"),
+        ("户籍地址河南省信阳市固始县李庄村6组", "address", "河南省信阳市固始县李庄村6组"),
+        ("住院医师韩雪/值班护士", "name", "韩雪"),
+        ("请罗永平主任会诊", "name", "罗永平"),
+        ("家属宋国强签字同意手术", "name", "宋国强"),
+    ],
+)
+def test_values_in_less_usual_forms_are_found(text: str, kind: str, value: str) -> None:
+    assert (kind, value) in found(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["比重1.0201.0304", "请科主任会诊", "由主任查房", "家属陪同签字", "病历号待补", "137.5000.25 mg", "dose 13.5000.2500"]
+)
+def test_what_is_near_such_forms_is_left_alone(text: str) -> None:
+    assert found(text) == []
