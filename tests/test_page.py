@@ -531,6 +531,10 @@ def test_rows_that_a_hook_made_are_told_apart_from_those_that_were_read(browser:
     assert "1 made here" in shown(browser, ".funnel")
     browser.open(path, f"#record={row}")
     assert "made by augment:x, not read from the source" in shown(browser, ".story")
+    assert "Decide about that one: " + WITNESS.id in shown(browser, ".record")  # a decision here would be its parent's
+    assert browser.run("document.querySelectorAll('.record button').length") == 0
+    browser.open(path, f"#record={WITNESS.id}")
+    assert "identical rows" not in shown(browser, ".record-head")
 
 
 def test_a_cut_beginning_ends_in_dots(opened: Browser) -> None:

@@ -16,13 +16,13 @@ function fieldBlock(name, ...content) {
   return h("section", { class: "field" }, h("h4", {}, t("field_" + name)), h("div", { class: "text" }, content));
 }
 
-function noTexts() {
-  return h("p", { class: "empty" }, rich(data.texts ? t("no_texts") : t("texts_opening")));
+function noTexts(made) {
+  return h("p", { class: "empty" }, rich(t(!data.texts ? "texts_opening" : made ? "no_texts_made" : "no_texts")));
 }
 
 function fullTexts(i) {
   const entry = textsOf(i);
-  if (!entry) return [noTexts(), data.core.records.head[i] && fieldBlock("question", headOf(i))];
+  if (!entry) return [noTexts(isMade(i)), data.core.records.head[i] && fieldBlock("question", headOf(i))];
   if (entry.unreadable !== undefined) return fieldBlock("unreadable", plain(entry.unreadable, true));
   const now = nowOf(entry);
   return FIELDS.map((name, f) => fieldBlock(name, (entry.missing || []).includes(f) && !now[f] ? h("em", {}, t("field_missing")) : now[f] ? plain(now[f]) : h("em", {}, t("field_empty"))));
@@ -96,7 +96,7 @@ function evidence(i, rule) {
 
 function story(i) {
   const { records, sources } = data.core, steps = eventsOf(i);
-  const made = records.row[i] === null, source = sources[records.source[i]];
+  const made = isMade(i), source = sources[records.source[i]];
   const items = [h("li", {}, badge("read", t(made ? "action_made" : "action_read")), " ", made ? t("made_by", { source }) : t("read_as", { row: number(records.row[i]), source }))];
   for (const event of steps) {
     const action = data.core.rules[event.rule][1];
@@ -113,8 +113,8 @@ function recordView(i) {
   const pairs = eventsOf(i).filter((event) => event.related !== null);
   const once = pairs.filter((event, at) => pairs.findIndex((other) => other.related === event.related) === at);
   return h("article", { class: "record" },
-    h("header", { class: "record-head" }, h("h2", {}, h("span", { class: "id" }, records.id[i])), h("p", {}, fateBadge(i), " ", decisionBadge(i)), h("p", { class: "meta" }, `${t("content_hash")} `, h("code", {}, hashOf(i)), same.length > 1 && " · " + t("copies", { n: same.length }))),
-    decisionPanel(i),
+    h("header", { class: "record-head" }, h("h2", {}, h("span", { class: "id" }, records.id[i])), h("p", {}, fateBadge(i), " ", decisionBadge(i)), !isMade(i) && h("p", { class: "meta" }, `${t("content_hash")} `, h("code", {}, hashOf(i)), same.length > 1 && " · " + t("copies", { n: same.length }))),
+    isMade(i) ? madePanel(i) : decisionPanel(i),
     h("section", { class: "panel" }, h("h3", {}, t("story")), story(i)),
     changed && h("section", { class: "panel" }, h("h3", {}, t("changes")), h("p", { class: "note" }, t("changes_note")), changes(i)),
     once.map((event) => h("section", { class: "panel" }, h("h3", {}, ruleName(event.rule)), evidence(i, event.rule))),
@@ -125,13 +125,18 @@ function recordView(i) {
 const hitsOf = (i) => data.core.hits.filter((hit) => hit.id === data.core.records.id[i]);
 
 function hitTable(hits) {
-  return h("div", { class: "scroll" }, h("table", { class: "hits" }, h("thead", {}, h("tr", {}, ["hit_record", "hit_benchmark", "hit_item", "hit_how", "similarity"].map((name) => h("th", { scope: "col" }, t(name))))),
-    h("tbody", {}, hits.map((hit) => h("tr", {}, h("td", { class: "nowrap" }, data.byId.has(hit.id) ? recordLink(data.byId.get(hit.id)) : hit.id), h("td", {}, hit.benchmark), h("td", {}, h("code", {}, hit.item)), h("td", {}, t("how_" + hit.how), hit.kept && [" ", badge("decided keep", t("kept_by_curator"))]), h("td", {}, hit.similarity === null ? "–" : hit.similarity.toFixed(3)))))));
+  return h("div", { class: "scroll" }, h("table", { class: "stacked" }, h("thead", {}, h("tr", {}, ["hit_record", "hit_benchmark", "hit_item", "hit_how", "similarity"].map((name) => h("th", { scope: "col" }, t(name))))),
+    h("tbody", {}, hits.map((hit) => h("tr", {}, h("td", { "data-label": t("hit_record") }, data.byId.has(hit.id) ? recordLink(data.byId.get(hit.id)) : hit.id), h("td", { "data-label": t("hit_benchmark") }, hit.benchmark), h("td", { "data-label": t("hit_item") }, h("code", {}, hit.item)), h("td", { "data-label": t("hit_how") }, t("how_" + hit.how), hit.kept && [" ", badge("decided keep", t("kept_by_curator"))]), h("td", { "data-label": t("similarity") }, hit.similarity === null ? "–" : hit.similarity.toFixed(3)))))));
 }
 
 // --- the panel that decides ---
 
 const REASONS = ["reason_wrong_fact", "reason_unsafe", "reason_duplicate", "reason_not_duplicate", "reason_good", "reason_truncated"];
+
+function madePanel(i) {
+  const parent = parentOf(i);
+  return h("section", { class: "panel" }, h("h3", {}, t("your_decision")), h("p", { class: "note" }, t("decide_parent"), " ", parent === undefined ? data.core.records.id[i].split("-aug-")[0] : recordLink(parent)));
+}
 
 function decisionPanel(i) {
   const hash = hashOf(i), decision = decisionOf(hash), entry = textsOf(i);

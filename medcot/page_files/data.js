@@ -40,7 +40,10 @@ async function openTexts() {
   data.texts = await block("texts");
 }
 
-const hashOf = (i) => data.core.records.hash[i] || data.core.records.id[i].split("-")[0];
+// A row that a hook made was not read: it has no content hash of its own, and nobody decides about it but through its parent.
+const isMade = (i) => data.core.records.row[i] === null;
+const parentOf = (i) => data.byId.get(data.core.records.id[i].split("-aug-")[0]);
+const hashOf = (i) => data.core.records.hash[i] || (isMade(i) ? data.core.records.id[i] : data.core.records.id[i].split("-")[0]);
 const ends = (rule) => ["removed", "refused"].includes(data.core.rules[rule][1]);
 const headOf = (i) => data.core.records.head[i] + ([...data.core.records.head[i]].length >= data.core.head ? "…" : ""); // cut where it is as long as a head may be
 const textsOf = (i) => (data.texts && data.texts[i]) || null;

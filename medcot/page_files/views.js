@@ -9,7 +9,7 @@ function overview() {
   const { core } = data, num = data.size, ended = core.stages.reduce((n, stage) => n + stage.ended, 0), made = madeLater();
   const splits = ["train", "val", "test"].map((name, i) => [name, core.records.split.filter((split, r) => split === i && data.end[r] < 0).length]);
   return [
-    h("section", { class: "lead" }, h("h2", {}, t(made ? "lead_made" : "lead", { read: number(num - made), made: number(made), kept: number(num - ended), left: number(ended) })), h("p", {}, t("lead_note", { source: core.sources.join(t("list_comma")) }))),
+    h("section", { class: "lead" }, h("h2", {}, t(made ? "lead_made" : "lead", { read: number(num - made), made: number(made), kept: number(num - ended), left: number(ended) })), h("p", {}, t("lead_note", { source: core.sources.filter((name) => !made || !name.startsWith("augment:")).join(t("list_comma")) }))),
     h("section", { class: "panel" }, h("h3", {}, t("funnel")), funnel(splits, num)),
     h("section", { class: "panel" }, h("h3", {}, t("reasons")), h("p", { class: "note" }, t("reasons_note")), reasons()),
     h("section", { class: "charts" }, lengthChart(core.lengths), [...new Set(core.similarities.map((row) => row.key))].map((key) => similarityChart(key, core.similarities.filter((row) => row.key === key)))),
@@ -250,7 +250,7 @@ function decisionsView() {
 }
 
 function decisionTable(rows) {
-  return h("div", { class: "scroll" }, h("table", { class: "decisions" }, h("thead", {}, h("tr", {}, ["hit_record", "decision", "reason", "reviewer", "date", "state"].map((name) => h("th", { scope: "col" }, t(name))))), h("tbody", {}, rows.slice(0, 1000).map((row) => {
+  return h("div", { class: "scroll" }, h("table", { class: "stacked decisions" }, h("thead", {}, h("tr", {}, ["hit_record", "decision", "reason", "reviewer", "date", "state"].map((name) => h("th", { scope: "col" }, t(name))))), h("tbody", {}, rows.slice(0, 1000).map((row) => {
     const known = data.byHash.get(row.content_hash);
     return h("tr", {}, h("td", { "data-label": t("hit_record") }, known ? recordLink(known[0]) : h("code", {}, row.content_hash)), h("td", { "data-label": t("decision") }, badge("decided " + row.decision, t("decided_" + row.decision))), h("td", { "data-label": t("reason") }, plain(row.reason || "")), h("td", { "data-label": t("reviewer") }, row.reviewer), h("td", { "data-label": t("date") }, row.date), h("td", { "data-label": t("state") }, !known ? badge("flagged", t("unknown_hash")) : row.draft ? t("state_draft") : t("state_stored")));
   }))));
