@@ -134,7 +134,11 @@ def _columns(rows: Sequence[Row], key: str, place: str) -> list[str]:
             return found
     if key.lower() in lowered:
         return [lowered[key.lower()]]
-    raise DataError(f"{place}: --key", "no such column", f"use one of {masked(', '.join(present)) or 'none, no row is readable'}", got=key)
+    shown = masked(", ".join(present)) or "none, no row is readable"
+    if present and key in ("question", "row"):  # it may not have been asked for by name
+        remedy = "name them question, think and answer, or compare one of them alone by --key"
+        raise DataError(place, f"no mapping has these columns, so that there is no {key} to compare", remedy, got=shown)
+    raise DataError(f"{place}: --key", "no such column", f"use one of {shown}", got=key)
 
 
 def _write(out: Path, source: Source, result: Result, ids: Sequence[str], old: set[str], rules: Rules, read: set[Path]) -> None:

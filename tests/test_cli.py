@@ -127,6 +127,7 @@ def test_an_unreadable_row_is_counted_and_written(tmp_path: Path, capsys: pytest
     [
         (["missing.jsonl"], "missing.jsonl: no such file; give the path of a file"),
         (["q.jsonl", "--key", "answer"], "q.jsonl: --key: no such column, got answer; use one of id, Question"),
+        (["q.jsonl", "--key", "row"], "q.jsonl: no mapping has these columns, so that there is no row to compare, got id, Question; name"),
         (["q.jsonl", "--threshold", "3"], "command line: dedup.threshold: input should be less than or equal to 1, got 3.0; "),
         (["q.txt"], "q.txt: not a format that is read, got .txt; use one of .json, .jsonl, .csv, .parquet"),
     ],
