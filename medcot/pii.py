@@ -271,7 +271,7 @@ def find_record(record: Record) -> list[Found]:
     for certain in (True, False):
         for rule in RULES:
             counts = {name: sum(hit.rule == rule and hit.certain is certain for hit in some) for name, some in hits.items()}
-            places = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+            places = ", ".join(f"{name} × {count}" for name, count in counts.items() if count)
             if places:
                 found.append(Found(rule if certain else REVIEW, certain, places if certain else f"{rule}: {places}"))
     return found

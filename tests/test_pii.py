@@ -180,9 +180,9 @@ def test_overlapping_hits_become_one_of_the_first_kind() -> None:
 def test_what_the_ledger_gets_names_rules_fields_and_counts_only() -> None:
     row = record("手机15400000012，另有15400000099。", "无。", "住院号：00001234")
     assert [(f.rule, f.certain, f.detail) for f in find_record(row)] == [
-        ("pii_mobile", True, "question 1"),
-        ("pii_record_number", True, "answer 1"),
-        (REVIEW, False, "pii_mobile: question 1"),
+        ("pii_mobile", True, "question × 1"),
+        ("pii_record_number", True, "answer × 1"),
+        (REVIEW, False, "pii_mobile: question × 1"),
     ]
     assert not re.search(r"\d{3}", " ".join(found.detail for found in find_record(row)))
     assert mask_record(row)[1] == {"pii_mobile": 2, "pii_record_number": 1, REVIEW: 1}

@@ -187,7 +187,7 @@ def test_what_normalize_masked_is_not_shown_as_a_change(project: Path, capsys: p
     told = why(capsys, "eeee0000")
     assert "question: 家属电话 [手机号1]，\u00a0[-１-]{+1+}小时前来电。" in told
     assert "question: 家属电话 [手机号1]，[-⟨NBSP⟩-]{+␣+}1小时前来电。" in told
-    assert "Personal data was masked: question 1." in told
+    assert "Personal data was masked: question × 1." in told
     assert "In its place stands [手机号1]; the value is not shown here either." in told
     assert PHONE not in told
     write_records(Path("data/normalized"), [record for record in [outcome.record] if record])
@@ -339,8 +339,8 @@ def test_every_rule_of_normalize_has_words_of_its_own(rule: str) -> None:
         ("refused", "brand_new", None, "Refused: rule brand_new.", "已拒绝：规则 brand_new。"),
         ("changed", "brand_new", None, "Rule brand_new.", "规则 brand_new。"),
         ("praised", "brand_new", None, "praised: rule brand_new.", "praised：规则 brand_new。"),
-        ("changed", PII_RULES[0], "question 1", "Personal data was masked: question 1.", "个人信息已遮盖：question 1。"),
-        ("flagged", PII_RULES[0], "question 1", f"Flagged, and stays in: it holds personal data, {PII_RULES[0]} (question 1).", None),
+        ("changed", PII_RULES[0], "question × 1", "Personal data was masked: question × 1.", "个人信息已遮盖：question × 1。"),
+        ("flagged", PII_RULES[0], "question × 1", f"Flagged, and stays in: it holds personal data, {PII_RULES[0]} (question × 1).", None),
         ("removed", "curator", "drop: 重复 {x}", "Removed: a curator decided so (drop: 重复 {x}).", None),
     ],
 )

@@ -69,7 +69,7 @@ const similarityText = (event) => (event.similarity === null ? null : `${t("simi
 function detailText(event) {
   const name = data.core.rules[event.rule][2];
   if (!event.detail) return "";
-  if (name.startsWith("pii_")) return event.detail.replace(/\b(question|reasoning|answer) (\d+)/g, (_, field, n) => `${fieldWord(field)} × ${n}`).replace(/, /g, t("list_comma")).replace(/\bpii_\w+(?=: )/g, (rule) => named("rule", rule));
+  if (name.startsWith("pii_")) return event.detail.replace(/\b(question|reasoning|answer) × (\d+)/g, (_, field, n) => `${fieldWord(field)} × ${n}`).replace(/, /g, t("list_comma")).replace(/\bpii_\w+(?=: )/g, (rule) => named("rule", rule));
   if (data.core.rules[event.rule][1] === "changed") return t("changed_fields", { fields: event.detail.split(", ").map((field) => field.replace(/^\w+/, fieldWord)).join(t("list_comma")) });
   if (name === "conflict") return event.detail.replace(/^(\w+): (.*)$/, (_, key, kinds) => t("conflict_detail", { key: t("key_" + key), kinds: kindWords(kinds) }));
   if (["exact_copy", "exact_question", "near_duplicate"].includes(name)) return event.detail.replace(/^(\w+)(?:; the answers differ: (.*))?$/, (_, key, kinds) => t("found_by", { key: t("key_" + key) }) + (kinds ? t("answers_differ", { kinds: kindWords(kinds) }) : ""));
