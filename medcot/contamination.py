@@ -2,7 +2,8 @@
 
 A row and an item meet in one of four ways, named by the first that holds:
 exact    the row's question, without the choices that it may list, has the item's matching key
-ngram    the row, its reasoning and answer included, contains at least `min_overlap` of the item's runs of `ngram_size` tokens
+ngram    the row, its reasoning and answer included, contains at least `min_overlap` of the item's runs of `ngram_size` tokens,
+         or a shorter question of MIN_WHOLE tokens or more as a whole
 near     question and item have a Jaccard at or above `near.threshold`
 choices  an item too short for a run stands in the question as a whole, with all its choices but one
 
@@ -12,6 +13,7 @@ guard calls a conflict in dedup is a hit here, unless the texts are short: there
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
@@ -31,6 +33,11 @@ How = Literal["exact", "ngram", "near", "choices"]
 ORDER: tuple[How, ...] = ("exact", "ngram", "near", "choices")
 MIN_CHOICES = 3  # choices that a short item needs to be told by them
 OPENING = 4  # tokens by which a short item is looked up
+MIN_WHOLE = 8  # tokens of a question that no other text contains by chance
+_ASKS = re.compile(
+    "[是为有属哪何不宜应选]|什么|包括|(?<![a-z])(?:what|which|who|how|when|where|why|is|are|does?)(?![a-z])"
+)  # no disease's name does
+_TURNED = ("不", "非", "无", "未")  # before an item they make another question
 
 
 class NearParams(Params):
@@ -88,7 +95,7 @@ def find_hits(records: Sequence[Record], items: Sequence[Item], params: Contamin
         return []
     finder = _Finder(records, items, params)
     found: dict[tuple[int, int], tuple[How, float, str]] = {}
-    for row, item, how, similarity, detail in chain(finder.exact(), finder.ngram(), finder.near(), finder.choices()):
+    for row, item, how, similarity, detail in chain(finder.exact(), finder.ngram(), finder.whole(), finder.near(), finder.choices()):
         found.setdefault((row, item), (how, similarity, detail))
     hits = [Hit(records[row].id, items[item], *found[row, item]) for row, item in found]
     return sorted(hits, key=lambda hit: (hit.id, hit.item.key))
@@ -122,11 +129,25 @@ class _Finder:
         keys = [key for key in self.item_keys if num_tokens(key) >= size]
         lengths = [len(shingles(key, size)) for key in keys]
         rows = self._sharing_rows([self.items[self.items_of[key][0]].text for key in keys])
-        whole = ("\n".join(stem(matching_key(getattr(self.records[row], name))) for name in TEXT_FIELDS) for row in rows)
-        for place, number, shared in shared_runs(whole, keys, size):
+        for place, number, shared in shared_runs(map(self._whole_key, rows), keys, size):
             overlap = shared / lengths[number]
             if overlap >= self.params.min_overlap:
                 yield from ((rows[place], item, "ngram", overlap, "") for item in self.items_of[keys[number]])
+
+    def whole(self) -> Iterator[Found]:
+        """Short questions that stand in any text of a row, word for word."""
+        short = [key for key in self.item_keys if MIN_WHOLE <= num_tokens(key) < self.params.ngram_size and _ASKS.search(key)]
+        texts = [self.items[self.items_of[key][0]].text for key in short]
+        rows = ("\n".join(getattr(record, name) for name in TEXT_FIELDS) for record in self.records)
+        keys: dict[int, str] = {}
+        for row, number, _ in shared_runs(rows, texts, MIN_WHOLE):
+            if row not in keys:
+                keys[row] = self._whole_key(row)
+            if _stands_in(short[number], keys[row]):
+                yield from ((row, item, "ngram", 1.0, "") for item in self.items_of[short[number]])
+
+    def _whole_key(self, row: int) -> str:
+        return "\n".join(stem(matching_key(getattr(self.records[row], name))) for name in TEXT_FIELDS)
 
     def _sharing_rows(self, texts: Sequence[str]) -> list[int]:
         """The rows that share a somewhat shorter run with any of the texts, both as they stand: a key costs far more than a hash."""
@@ -168,6 +189,12 @@ class _Finder:
 def num_tokens(key: str) -> int:
     """Tokens of a matching key: Han characters, words and numbers."""
     return len(tokens(key))
+
+
+def _stands_in(key: str, text: str) -> bool:
+    """Whether a key stands in a longer one as whole words, and not turned into its opposite by the word before."""
+    places = re.finditer(rf"(?<![a-z0-9](?=[a-z0-9])){re.escape(key)}(?!(?<=[a-z0-9])[a-z0-9])", text)
+    return any(not text[: place.start()].endswith(_TURNED) for place in places)
 
 
 def _lists(question: str, choices: Sequence[str]) -> bool:

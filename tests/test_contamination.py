@@ -136,6 +136,33 @@ def test_a_short_item_counts_inside_a_question_only_together_with_its_choices(st
     assert how(f"{longer}{stem}\n{listed}", item(stem)) is None
 
 
+@pytest.mark.parametrize(
+    ("short", "around", "turned"),
+    [
+        ("属于盆腔结核的体征是", "先看这道题：{}？再想一想。", "不{}"),
+        (
+            "Which drug reverses the effect of heparin best?",
+            "I recall: {} Let me think it over.",
+            "Nobody asks which drugs would reverse it.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("field", ["question", "reasoning", "answer"])
+def test_a_short_question_counts_in_any_text_as_a_whole(short: str, around: str, turned: str, field: str) -> None:
+    filler = {"question": "另一题：胸痛两天的病人还要做哪些检查，为什么？", "reasoning": "想。", "answer": "答。"}
+    assert how(**filler | {field: filler[field] + around.format(short)}, target=item(short)) == "ngram"
+    assert (
+        how(**filler | {field: filler[field] + f"{short}\nA. one\nB. two\nC. three\n" + "想了很久也没有答案。" * 12}, target=item(short))
+        == "ngram"
+    )
+    assert how(**filler | {field: filler[field] + turned.format(short)}, target=item(short)) is None
+
+
+def test_the_name_of_a_disease_is_no_question_and_counts_nowhere() -> None:
+    name = "肥厚型梗阻性心肌病"
+    assert how("胸痛伴晕厥的病人，心脏彩超如何？", item(name), reasoning=f"这可能就是{name}，应再查。") is None
+
+
 def test_the_description_of_a_case_counts_with_its_question() -> None:
     target = item("简述该病人的诊断及诊断依据。", case=ZH_CASE)
     assert how("简述该病人的诊断及诊断依据。", target) is None
