@@ -163,7 +163,11 @@ class _Teller:
             entry.notes.append(_not_here(NORMALIZED))
         agreement = alignment(self.id, other, entry.event["detail"] or "")
         if agreement is not None:
-            entry.notes.append(Sentence(f"Aligned, the two agree to {agreement:.2f}.", f"对齐后的一致程度为 {agreement:.2f}。"))
+            key = "whole row" if (entry.event["detail"] or "").startswith("row") else "question"
+            chinese = {"whole row": "整行", "question": "问题"}[key]
+            entry.notes.append(
+                Sentence(f"By the {key}, the two align to {agreement:.2f}.", f"按{chinese}对齐，一致程度为 {agreement:.2f}。")
+            )
         entry.notes += [_fate(end) for end in chain]
 
 

@@ -144,7 +144,7 @@ def test_a_duplicate_stands_beside_its_witness(project: Path, capsys: pytest.Cap
     assert "question: 患者男，54岁，胸痛 [-3-]{+三+}天？" in text
     assert "reasoning: 先看心电图。{+⏎\n" in text
     assert "answer: =" in text
-    assert "Aligned, the two agree to 0.97." in text
+    assert "By the whole row, the two align to 0.97." in text
     assert "aaaa0000 itself: Kept: goes to train" in text
 
 
