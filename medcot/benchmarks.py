@@ -156,7 +156,11 @@ def _problem(row: Mapping[str, Any], place: str) -> Iterator[_Draft]:
 
 
 def _listed_options(row: Mapping[str, Any], place: str) -> Iterator[_Draft]:
-    """CMExam's CSV: the options are lines of one cell, `A …`."""
+    """CMExam: the options are lines of one cell, `A …`, in its CSV; in JSON a list of objects with key and value."""
+    listed = row["Options"]
+    if isinstance(listed, list) and all(isinstance(option, dict) and option.keys() >= {"key", "value"} for option in listed):
+        yield _Draft(_id(row), row["Question"], {str(option["key"]): option["value"] for option in listed}, row.get("Answer"))
+        return
     found = [_LISTED_OPTION.match(line) for line in str(row["Options"] or "").splitlines() if line.strip()]
     if not all(found) or "".join(match[1] for match in found if match) != LETTERS[: len(found)]:
         raise DataError(place, "Options are not lines `A …`, `B …` in order", "mend the cell", got=_shown(row["Options"]))

@@ -37,6 +37,10 @@ LAYOUTS: dict[str, tuple[str, Any]] = {
         "cmexam.csv",
         f'id,Question,Options,Answer,Explanation\n7,{STEM},"A {CHOICES[0]}\nB {CHOICES[1]}\nC {CHOICES[2]}",B,略\n',
     ),
+    "CMExam as JSON with keys and values": (
+        "cmexam.json",
+        [{"id": 7, "Question": STEM, "Options": [{"key": x, "value": text} for x, text in LETTERED.items()], "Answer": "B"}],
+    ),
     "MedQA": ("medqa.jsonl", [{"id": 7, "question": STEM, "options": LETTERED, "answer": CHOICES[1], "answer_idx": "B", "meta_info": "x"}]),
     "MedQA without answer_idx": ("medqa.jsonl", [{"id": 7, "question": STEM, "options": LETTERED, "answer": CHOICES[1]}]),
     "CMB exam": (
