@@ -1,4 +1,4 @@
-"""The kernels as machine code: compiled once by numba, kept beside the source, from then on loaded without importing numba.
+"""The kernels as machine code: compiled once by numba, kept in the user's cache, from then on loaded without importing numba.
 
 Importing numba takes longer than deduplicating 25,000 texts; llvmlite alone links the kept object file in a fraction of that.
 The file is named by what it depends on (source, versions, processor) and begins with its own hash. Where nothing can be written
@@ -94,9 +94,12 @@ def _object_code() -> bytes:
 
 
 def _directories() -> list[Path]:
-    """Where the object code may be kept: beside the source, else in the user's own cache; what lies there is run as it is."""
+    """Where the object code may be kept; what lies there is run as it is, so these are the user's own.
+
+    The cache comes first, because it serves every clone, and every copy of one in which DVC runs an experiment.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or (Path(os.environ["HOME"]) / ".cache" if os.environ.get("HOME") else None)
-    return [Path(kernels.__file__).parent / "__pycache__", *([Path(home) / "medcot"] if home else [])]
+    return [*([Path(home) / "medcot"] if home else []), Path(kernels.__file__).parent / "__pycache__"]
 
 
 def _compile() -> bytes:
