@@ -20,7 +20,7 @@ from medcot import audit, checks, guard, page_data, pii, quality, text
 from medcot.decisions import COLUMNS, read_decisions
 from medcot.errors import DataError
 from medcot.ledger import Event, events_frame, join_parts, write_ledger
-from medcot.normalization import normalize_record, steps
+from medcot.normalization import DECIDABLE, normalize_record, steps
 from medcot.normalize_params import Policy
 from medcot.page import FILES, PLAIN_LIMIT, SCRIPTS, render
 from medcot.page_data import Inputs, PageData, build
@@ -535,6 +535,23 @@ def test_rows_that_a_hook_made_are_told_apart_from_those_that_were_read(browser:
     assert browser.run("document.querySelectorAll('.record button').length") == 0
     browser.open(path, f"#record={WITNESS.id}")
     assert "identical rows" not in shown(browser, ".record-head")
+
+
+def test_the_page_knows_which_refusals_no_decision_overrules(opened: Browser) -> None:
+    assert set(opened.run("[...UNREAD]")) == {*checks.UNREADABLE_CODES, "think_block"}
+    beyond = set(opened.run("[...BEYOND]"))
+    assert {*checks.CODES} - beyond - {*checks.UNREADABLE_CODES, "think_block"} == set(DECIDABLE)
+    assert {code for code in audit.CODES if code != "too_long"} <= beyond
+
+
+def test_a_record_that_no_decision_brings_back_says_so(opened: Browser) -> None:
+    goto(opened, f"record={BROKEN.id}")
+    assert "cannot be kept: mend it in the source" in shown(opened, ".decision")
+    assert opened.run("[...document.querySelectorAll('.decision .choice')].map((node) => node.disabled)") == [True, False, True]
+    goto(opened, f"record={MISSING.id}")
+    assert "Keep does not bring this record back" in shown(opened, ".decision")
+    goto(opened, f"record={COPY.id}")
+    assert "bring this record back" not in shown(opened, ".decision")
 
 
 def test_a_cut_beginning_ends_in_dots(opened: Browser) -> None:

@@ -131,6 +131,11 @@ function hitTable(hits) {
 
 // --- the panel that decides ---
 
+// Rows without three texts to train on, and to edit.
+const UNREAD = new Set(["invalid_json", "invalid_utf8", "nan_literal", "duplicate_key", "not_object", "lone_surrogate", "too_deep", "row_too_long", "ragged_row", "think_block"]);
+// Rules that no decision overrules, since nothing could be trained on such a row; an edit can mend the text.
+const BEYOND = new Set(["missing_field", "not_text", "empty_field", "control_character", "control_token", "cutoff_len", "control_token_id", "unknown_token_id", "prompt_mismatch", "target_mismatch", "mask_mismatch", "eos_mismatch", "bridges_splits"]);
+
 const REASONS = ["reason_wrong_fact", "reason_unsafe", "reason_duplicate", "reason_not_duplicate", "reason_good", "reason_truncated"];
 
 function madePanel(i) {
@@ -146,8 +151,9 @@ function decisionPanel(i) {
   const reviewer = h("input", { type: "text", id: "reviewer-" + hash, value: (decision && decision.reviewer) || store.reviewer, autocomplete: "name", placeholder: t("reviewer_hint") });
   const editor = h("div", { class: "editor" });
   const hint = h("p", { class: "problem", role: "alert" });
-  const texts = entry && entry.unreadable === undefined ? editFields(entry, decision, editor) : null;
-  const choices = ["keep", "drop", "edit"].map((verb) => h("button", { type: "button", class: "choice " + verb, "data-verb": verb, "aria-pressed": String(chosen.decision === verb), disabled: verb === "edit" && !texts, onclick: () => choose(verb) }, t("verb_" + verb)));
+  const end = data.end[i] < 0 ? "" : data.core.rules[data.end[i]][2], unreadable = UNREAD.has(end) || Boolean(entry && entry.unreadable !== undefined);
+  const texts = entry && !unreadable ? editFields(entry, decision, editor) : null;
+  const choices = ["keep", "drop", "edit"].map((verb) => h("button", { type: "button", class: "choice " + verb, "data-verb": verb, "aria-pressed": String(chosen.decision === verb), disabled: (verb === "edit" && !texts) || (verb === "keep" && unreadable), onclick: () => choose(verb) }, t("verb_" + verb)));
   function choose(verb) {
     chosen.decision = verb;
     choices.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.verb === verb)));
@@ -172,7 +178,7 @@ function decisionPanel(i) {
     hint,
     h("div", { class: "row actions" }, h("button", { type: "submit", class: "primary" }, t("save_decision")), decision && h("button", { type: "button", class: "quiet", onclick: () => { withdraw(hash); say(t("withdrawn")); refresh(); } }, t("withdraw"))));
   editor.hidden = chosen.decision !== "edit";
-  return h("section", { class: "panel decision", "data-hash": hash }, h("h3", {}, t("your_decision")), decision && h("p", { class: "note" }, t(decision.draft ? "is_draft" : "is_stored", { verb: t("decided_" + decision.decision), reviewer: decision.reviewer, date: decision.date })), decision && decision.masked && h("p", { class: "warning" }, t("stored_masked")), h("div", { class: "choices", role: "group", "aria-label": t("your_decision") }, choices), form);
+  return h("section", { class: "panel decision", "data-hash": hash }, h("h3", {}, t("your_decision")), decision && h("p", { class: "note" }, t(decision.draft ? "is_draft" : "is_stored", { verb: t("decided_" + decision.decision), reviewer: decision.reviewer, date: decision.date })), decision && decision.masked && h("p", { class: "warning" }, t("stored_masked")), (unreadable || BEYOND.has(end)) && h("p", { class: "note" }, t(unreadable ? "beyond_reading" : "beyond_keeping")), h("div", { class: "choices", role: "group", "aria-label": t("your_decision") }, choices), form);
 }
 
 // Text fields for an edit. A field that is shown masked must not go back into the data unnoticed: it counts only with consent.
