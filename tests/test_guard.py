@@ -199,6 +199,12 @@ def test_a_lost_character_is_the_subject_in_a_short_text_and_a_look_alike_is_not
     assert compare(matching_key("瞳孔缩小见于哪种药物的中毒"), matching_key("曈孔缩小见于哪种药物的中毒"), 200).kinds == ()
 
 
+@pytest.mark.parametrize("text", ["房颤患者每日口服华法林抗凝", "Warfarin was given to the patient"])
+def test_a_fact_that_one_text_adds_at_its_end_counts(text: str) -> None:
+    for one, other in ((text, f"{text} 5 mg"), (f"{text} 5 mg", text)):
+        assert compare(matching_key(one), matching_key(other), 0).kinds == ("number", "unit")
+
+
 STEM = "患者发热三天伴皮疹，最可能的诊断是"
 LISTED = "\nA. 麻疹\nB. 风疹\nC. 猩红热\nD. 水痘"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -324,3 +324,14 @@ def test_transposed_digits_are_another_number(old: str, new: str) -> None:
 def test_transposed_digits_in_a_long_row_are_another_number(old: str, new: str) -> None:
     text = f"{chinese(30)}{old}{chinese(31)}"
     assert len(run([text, text.replace(old, new)], ROW).kept) == 2
+
+
+def test_the_largest_cluster_is_the_one_with_most_rows() -> None:
+    assert run([*[chinese(1)] * 3, *[english(2)] * 2, chinese(3)]).largest_cluster == 3
+
+
+@pytest.mark.parametrize("make", [chinese, english])
+def test_a_raw_text_that_brings_along_the_mark_of_choices_is_compared_as_a_whole(make: Callable[[int], str]) -> None:
+    frame = make(1)[:400]
+    assert run([f"{frame}\x1f{make(2)}", f"{frame}\x1f{make(3)}"]).removals == []
+    assert len(run([f"{frame}\x1f{make(2)}", f"{frame}\x1f{make(2)}!"]).removals) == 1

@@ -273,3 +273,15 @@ def test_no_published_row_is_dropped_and_few_are_flagged(real_data: Path, name: 
     found = [finding for record in rows_of(real_data / name) for finding in check_quality(record, PARAMS)]
     assert [finding for finding in found if finding.action == "drop"] == []
     assert {rule: sum(finding.rule == rule for finding in found) for rule in {finding.rule for finding in found}} == flags
+
+
+def test_a_length_that_no_text_has_is_refused() -> None:
+    with pytest.raises(DataError) as error:
+        parse_section("normalize", {"question_length": {"action": "drop", "min": 9, "max": 8}}, QualityParams)
+    assert "params.yaml: normalize.question_length: " in str(error.value)
+    assert "min 9 is above max 8" in str(error.value)
+
+
+@pytest.mark.parametrize(("length", "found"), [(4, True), (5, False), (4000, False), (4001, True)])
+def test_a_limit_of_length_is_still_allowed(length: int, found: bool) -> None:
+    assert ("question_length" in hits(zh(question="疼" * length))) is found

@@ -60,6 +60,12 @@ def test_any_number_of_shards_and_workers_finds_the_pairs_of_the_search_in_memor
     assert len(in_memory(corpus())) > 30
 
 
+def test_a_pair_exactly_at_the_floor_is_found(tmp_path: Path) -> None:
+    search = SEARCH._replace(shingle_size=1, floor=0.8)
+    found = by_shards(["心绞痛胸", "心绞痛胸闷"], 2, tmp_path / "a", search=search)
+    assert (found.pairs.tolist(), found.similarity.tolist()) == ([[0, 1]], [0.8])
+
+
 @pytest.mark.parametrize("texts", [[], ["头痛"], ["头痛", "咳嗽"]])
 def test_shards_without_pairs_find_none(tmp_path: Path, texts: list[str]) -> None:
     assert listed(expand(by_shards(texts, 2, tmp_path / "a"))) == []

@@ -14,7 +14,7 @@ import yaml
 from medcot.checks import CODES
 from medcot.cli import main
 from medcot.ledger import SCHEMA, Event, events_frame, join_parts, write_ledger
-from medcot.lookup import find_line
+from medcot.lookup import ends, find_line
 from medcot.normalization import normalize_record, quarantine_row
 from medcot.normalize_params import NormalizeParams
 from medcot.pii import RULES as PII_RULES
@@ -157,7 +157,7 @@ def test_a_witness_that_went_itself_is_followed(project: Path, capsys: pytest.Ca
 def test_a_benchmark_item_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = why(capsys, "ffff0000")
     assert "Removed: it gives away the benchmark item cmexam:item-7 (exact)." in text
-    assert "已去除：泄露评测题 cmexam:item-7（exact）。" in text
+    assert "已移除：泄露评测题 cmexam:item-7（exact）。" in text
 
 
 def test_a_refused_row_says_where_its_text_is_kept_and_masks_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +235,7 @@ def test_json_holds_the_same_story(project: Path, capsys: pytest.CaptureFixture[
     assert last["event"]["related_id"] == "aaaa0000"
     assert last["comparison"]["fields"]["answer"] == [["equal", "考虑急性心肌梗死。"]]
     assert ["delete", "3"] in last["comparison"]["fields"]["question"]
-    assert last["sentence"]["zh"].startswith("已去除：与保留的 aaaa0000 几乎相同")
+    assert last["sentence"]["zh"].startswith("已移除：与保留的 aaaa0000 几乎相同")
 
 
 @pytest.mark.parametrize("wanted", ["dddd0000", "dddd", "样本.jsonl:4"])
@@ -304,7 +304,7 @@ def test_records_of_a_rule_are_drawn_by_seed(project: Path, capsys: pytest.Captu
     drawn = {why(capsys, "--rule", "kept", "-n", "1", "--seed", str(seed)).split()[0] for seed in range(12)}
     assert drawn == {"aaaa0000", "dddd0000", "eeee0000"}
     (event,) = json.loads(why(capsys, "--rule", "contaminated", "--json"))
-    assert (event["id"], event["sentence"]["zh"]) == ("ffff0000", "已去除：泄露评测题 cmexam:item-7（exact）。")
+    assert (event["id"], event["sentence"]["zh"]) == ("ffff0000", "已移除：泄露评测题 cmexam:item-7（exact）。")
 
 
 def test_a_line_is_found_without_parsing_the_others(in_tmp: Path) -> None:
@@ -336,7 +336,7 @@ def test_every_rule_of_normalize_has_words_of_its_own(rule: str) -> None:
     ("action", "rule", "detail", "english", "chinese"),
     [
         ("flagged", "brand_new", "x 3", "Flagged, and stays in: rule brand_new (x 3).", "已标记，仍保留：规则 brand_new（x 3）。"),
-        ("refused", "brand_new", None, "Refused: rule brand_new.", "已拒绝：规则 brand_new。"),
+        ("refused", "brand_new", None, "Refused: rule brand_new.", "已拒收：规则 brand_new。"),
         ("changed", "brand_new", None, "Rule brand_new.", "规则 brand_new。"),
         ("praised", "brand_new", None, "praised: rule brand_new.", "praised：规则 brand_new。"),
         ("changed", PII_RULES[0], "question × 1", "Personal data was masked: question × 1.", "个人信息已遮盖：question × 1。"),
@@ -353,3 +353,16 @@ def test_what_has_no_words_of_its_own_is_named(action: str, rule: str, detail: s
 def test_a_detail_is_masked_and_cannot_steer_the_terminal() -> None:
     said = sentence({**ROW, "action": "flagged", "rule": "x", "detail": f"电话 {PHONE}\x1b[2J"})
     assert said.en == "Flagged, and stays in: rule x (电话 [手机号1]\\x1b[2J)."
+
+
+def test_who_stands_for_a_record_is_followed_to_the_last(in_tmp: Path) -> None:
+    chain = [
+        Event("copy", "dedup", "removed", "near_duplicate", "row", "witness", 0.9),
+        Event("witness", "decontaminate", "removed", "contaminated_cluster", "near", "hit", 0.8),
+        Event("hit", "decontaminate", "removed", "contaminated", "exact", "cmexam:1", 1.0),
+        Event("one", "dedup", "removed", "near_duplicate", "row", "other", 0.9),
+        Event("other", "dedup", "removed", "near_duplicate", "row", "one", 0.9),
+    ]
+    write_ledger(Path("data/ledger/ledger.parquet"), events_frame(chain))
+    assert [end["id"] for end in ends("copy")] == ["copy", "witness", "hit"]
+    assert [end["id"] for end in ends("one")] == ["one", "other"]  # a circle, which no stage writes, is left
