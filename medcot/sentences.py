@@ -30,10 +30,10 @@ FRAMES = {
     "flagged": Sentence("Flagged, and stays in: {why} ({detail}).", "已标记，仍保留：{why}（{detail}）。"),
     "conflict": Sentence(
         "Looks like {related_id} (similarity {similarity}) but states another fact ({detail}); this rule removes neither.",
-        "与 {related_id} 相似（相似度 {similarity}），但所述事实不同（{detail}）；此规则两条都不去除。",
+        "与 {related_id} 相似（相似度 {similarity}），但所述事实不同（{detail}）；此规则两条都不移除。",
     ),
-    "removed": Sentence("Removed: {why} ({detail}).", "已去除：{why}（{detail}）。"),
-    "refused": Sentence("Refused: {why} ({detail}).", "已拒绝：{why}（{detail}）。"),
+    "removed": Sentence("Removed: {why} ({detail}).", "已移除：{why}（{detail}）。"),
+    "refused": Sentence("Refused: {why} ({detail}).", "已拒收：{why}（{detail}）。"),
     "kept": Sentence("Kept: goes to {split}, {num_tokens} tokens long.", "已保留：归入 {split}，长 {num_tokens} 个词元。"),
 }
 # What a rule stands for.

@@ -66,7 +66,7 @@ def summarise(args: argparse.Namespace) -> None:
     read = ends["read"] - made
     print(
         f"\n{read} read{came[0]} = {ends['kept']} kept + {ends['removed']} removed + {ends['refused']} refused / "
-        f"读入 {read}{came[1]} = 保留 {ends['kept']} + 去除 {ends['removed']} + 拒绝 {ends['refused']}"
+        f"读入 {read}{came[1]} = 保留 {ends['kept']} + 移除 {ends['removed']} + 拒收 {ends['refused']}"
     )
 
 

@@ -364,7 +364,7 @@ def test_the_summary_counts_every_event_and_adds_up(repository: Path, capsys: py
         ["1", "dedup", "removed", "near_duplicate"],
         ["2", "convert", "kept", "kept"],
     ]
-    assert text.splitlines()[-1] == "4 read = 2 kept + 2 removed + 0 refused / 读入 4 = 保留 2 + 去除 2 + 拒绝 0"
+    assert text.splitlines()[-1] == "4 read = 2 kept + 2 removed + 0 refused / 读入 4 = 保留 2 + 移除 2 + 拒收 0"
     run_pipeline({"aaaa": "kept"})
     assert ledger(capsys, "summary", "HEAD") == text
 
@@ -376,7 +376,7 @@ def test_rows_that_a_hook_made_are_not_counted_as_read(repository: Path, capsys:
         Event("aaaa-aug-x", "convert", "kept", "kept", split="train", num_tokens=3),
     ]
     join_parts([pl.read_parquet(path), events_frame(made)]).write_parquet(path)
-    end = "4 read + 1 made = 3 kept + 2 removed + 0 refused / 读入 4 + 生成 1 = 保留 3 + 去除 2 + 拒绝 0"
+    end = "4 read + 1 made = 3 kept + 2 removed + 0 refused / 读入 4 + 生成 1 = 保留 3 + 移除 2 + 拒收 0"
     assert ledger(capsys, "summary").splitlines()[-1] == end
 
 
