@@ -333,5 +333,5 @@ def test_the_largest_cluster_is_the_one_with_most_rows() -> None:
 @pytest.mark.parametrize("make", [chinese, english])
 def test_a_raw_text_that_brings_along_the_mark_of_choices_is_compared_as_a_whole(make: Callable[[int], str]) -> None:
     frame = make(1)[:400]
-    assert run([f"{frame}\x1f{make(2)}", f"{frame}\x1f{make(3)}"]).removals == []
+    assert run([f"{frame}\x1f{make(2)}", f"{frame}\x1f{make(3)}"]).pairs == []
     assert len(run([f"{frame}\x1f{make(2)}", f"{frame}\x1f{make(2)}!"]).removals) == 1
