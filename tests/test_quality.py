@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from medcot.checks import check_raw, check_record
 from medcot.defects import han_share, longest_run, repeated_share, unmatched_marks
+from medcot.errors import DataError
+from medcot.params import parse_section
 from medcot.quality import RULES, Finding, QualityParams, SwitchParams, check_quality
 from medcot.records import RawRecord, Record
 from medcot.text import normalize_text
