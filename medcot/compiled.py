@@ -106,6 +106,7 @@ def _compile() -> bytes:
     """Compile all kernels into one object file, in which each has its own name."""
     import numba
 
+    numba.config.DISABLE_JIT = 0  # NUMBA_DISABLE_JIT, which helps to debug other code, would leave nothing to compile
     for helper in kernels.HELPERS:
         numba.extending.register_jitable(helper)
     machine, merged = _machine(), None

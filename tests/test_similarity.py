@@ -156,6 +156,11 @@ def test_compiled_once_the_code_is_loaded_without_numba() -> None:
     assert compute({}) == f"{fingerprint('头痛 headache', 2)} False"
 
 
+def test_it_compiles_where_numba_is_told_not_to(tmp_path: Path) -> None:
+    found = compute({"NUMBA_DISABLE_JIT": "1", "XDG_CACHE_HOME": str(tmp_path)})
+    assert found.split()[0] == str(fingerprint("头痛 headache", 2))
+
+
 def test_a_damaged_or_unwritable_cache_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = compiled._object_code()
     monkeypatch.setattr(compiled, "_compile", lambda: code)
