@@ -23,7 +23,7 @@ from medcot.slips import MAY_BE_LOST, is_lookalike, is_respelling
 MIN_EQUAL_RUN = 2  # equal atoms that part two differing places; a shorter run between them makes them one place
 OPPOSITE_REACH = 2  # opposites face each other when their positions in the two sides differ by at most this
 LONG_INSERTION = 6  # atoms; a longer passage on one side only is further text, not a negated or turned statement
-LONG_REPLACEMENT = 8  # content words; a passage of so many that replaces another is no damage, however long the text
+LONG_REPLACEMENT = 4  # content words; a passage of so many that replaces another is no damage, however long the text
 MIN_DAMAGE = 3  # other changed atoms, and at least as many as lost facts, that make the losses damage and not another statement
 ATOMS_PER_LOSS = 30  # a text must be this long for each lost character that it is granted: in a short one that is the subject
 ATOMS_PER_LOOKALIKE = 10  # and this long for each character taken for another, which hardly ever makes another word
@@ -112,7 +112,8 @@ def compare(a: str, b: str, strict_below: int) -> Difference:
         certain, doubtful = _losses(left, ours, right, theirs)
         kinds |= certain
         damaged += sorted(doubtful)
-        if left.content(ours) >= LONG_REPLACEMENT <= right.content(theirs):
+        fewer, more = sorted((left.content(ours), right.content(theirs)))
+        if fewer and more >= LONG_REPLACEMENT:
             kinds.add(WORDING)  # damage is scattered: where a whole passage stands for another, something else is said or asked
     changed = sum(max(len(ours), len(theirs)) for ours, theirs in places)
     if strict or changed - len(damaged) < max(MIN_DAMAGE, len(damaged)):

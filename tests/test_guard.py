@@ -7,7 +7,7 @@ import random
 import pytest
 
 from medcot.facts import has_subject, opposed
-from medcot.guard import compare
+from medcot.guard import WORDING, compare
 from medcot.matching import matching_key
 
 FACTS = [
@@ -109,6 +109,19 @@ def test_an_inserted_negation_in_a_damaged_copy_still_counts() -> None:
     for position in (10, 60, 110, 160):
         damaged[position] = "蛙"
     assert "negation" in compare(text, "".join(damaged).replace("宜手术", "不宜手术"), 200).kinds
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("温毒邪盛感而爆发是", "治疗蛔厥证的主要方法是"),  # another question over the same long reasoning
+        ("患者长期服用阿司匹林", "患者长期服用华法林片"),
+        ("the drug of choice is warfarin for atrial flutter", "the drug of choice is thiazide in severe renal oedema"),
+    ],
+)
+def test_a_passage_that_stands_for_another_is_no_damage_however_long_the_text(one: str, other: str) -> None:
+    a, b = (matching_key(f"{text}。{LONG}") for text in (one, other))
+    assert compare(a, b, 200).kinds == (WORDING,)
 
 
 CASE = "一名六十岁女性因反复上腹隐痛伴食欲减退半年就诊，体温正常，巩膜无黄染，上腹轻压痛"
