@@ -13,7 +13,8 @@ _OPPOSITES = {
     "negation": "有/无 有/没 有/未 已/未 能/不 可/不 宜/忌 是/否 是/非 均/无 伴/无 with/without present/absent always/never",
     "polarity": """
         高/低 升/降 增/减 增/降 急/慢 上/下 前/后 内/外 阴/阳 轻/重 快/慢 大/小 长/短 多/少 深/浅 强/弱 早/晚 收/舒 缩/张 动/静 吸/呼 良/恶
-        植/动 误/漏 冷/热 寒/热 虚/实 加/减 开/闭 正/负 正/异 远/近 过/欠 同/异 生/死 初/经 原/继 亢/减 亢/低 酸/碱 甲/乙 首/末 入/出
+        植/动 误/漏 冷/热 寒/热 虚/实 加/减 开/闭 正/负 正/异 远/近 过/欠 同/异 生/死 初/经 原/继 亢/减 亢/低 正/错 确/误 酸/碱 甲/乙
+        首/末 入/出
         high/low higher/lower elevated/decreased elevated/reduced increase/decrease increased/decreased increases/decreases rise/fall
         acute/chronic upper/lower before/after anterior/posterior medial/lateral proximal/distal internal/external positive/negative
         mild/severe benign/malignant systolic/diastolic arterial/venous artery/vein normal/abnormal more/less large/small early/late
