@@ -100,6 +100,9 @@ def benchmark_name(path: Path) -> str:
 
 def read_benchmark(path: Path, name: str, prefix: str = "") -> list[Item]:
     """Read one file's items in file order; `prefix` goes before every id. Raises DataError as read_benchmarks does."""
+    if not path.is_file():
+        kind = "a device or pipe" if path.exists() else "a link to nothing, or no file"
+        raise DataError(str(path), f"{kind}, where a benchmark is expected", "put the file itself there, or remove it")
     items = []
     for number, row in enumerate(read_rows(path)):
         place = f"{path}: row {number}"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from rapidfuzz.distance import Indel, LCSseq
 
 from medcot import defects
@@ -34,6 +34,13 @@ class LengthParams(SwitchParams):
     """Fewest characters; raising it hits more short texts."""
     max: int = Field(ge=1, le=10_000_000)
     """Most characters; raising it hits fewer long texts."""
+
+    @model_validator(mode="after")
+    def check_order(self) -> Self:
+        """Refuse bounds that no text meets."""
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}, so that every text would be hit")
+        return self
 
 
 class RunParams(SwitchParams):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +205,16 @@ def test_an_id_or_a_value_with_personal_data_stands_nowhere(tmp_path: Path) -> N
     with pytest.raises(DataError) as error:
         read_benchmarks(tmp_path)
     assert "手机[手机号1]" in str(error.value)
+
+
+def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    for name, make in (
+        ("link", lambda path: path.symlink_to("nowhere")),
+        ("loop", lambda path: path.symlink_to(path.name)),
+        ("pipe", os.mkfifo),
+    ):
+        path = tmp_path / f"{name}.jsonl"
+        make(path)  # reading a pipe would wait for ever
+        with pytest.raises(DataError, match=re.escape(str(path))):
+            read_benchmarks(tmp_path)
+        path.unlink()

@@ -120,7 +120,7 @@ def test_a_misspelt_key_that_is_required_is_named_as_misspelt(tmp_path: Path) ->
         ('example:\n  name: "\\ud800"\n', r"params.yaml:2: half of a surrogate pair is no character, got \ud800; write"),
         ('example:\n  "\\udc00": 1\n', "params.yaml:2: half of a surrogate pair is no character"),
         ("example:\n  1: 剂量\n  true: dose\n", "params.yaml:2: a key is not text, got 1; correct it, or put it in quotes"),
-        ("example:\n  rate: 1.0\n  on: 1\n", "params.yaml:3: a key is not text, got True"),
+        ("example:\n  rate: 1.0\n  true: 1\n", "params.yaml:3: a key is not text, got True"),
     ],
 )
 def test_what_yaml_cannot_construct_is_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -147,3 +147,9 @@ def test_numbers_are_finite(tmp_path: Path, value: str) -> None:
 def test_a_directory_is_no_params_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r": a directory, not a file; name a YAML file"):
         read_params(tmp_path)
+
+
+def test_off_is_the_word_that_dvc_reads_not_false(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("a: {b: off, c: yes, d: true, e: False}\n", encoding="utf-8")
+    assert read_params(path) == {"a": {"b": "off", "c": "yes", "d": True, "e": False}}
