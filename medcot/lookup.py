@@ -14,6 +14,7 @@ from rapidfuzz import process
 
 from medcot.errors import DataError
 from medcot.ledger import SCHEMA, TERMINAL
+from medcot.records import remake
 
 LEDGER, PAIRS = Path("data/ledger/ledger.parquet"), Path("data/dedup/pairs.parquet")
 MIN_PREFIX = 4
@@ -21,12 +22,22 @@ MAX_CHAIN = 10  # records that stand for each other, followed to the last
 
 
 def read_ledger(columns: Sequence[str] = tuple(SCHEMA)) -> pl.LazyFrame:
-    """The joined ledger, of which only what is asked for is read; DataError when it is missing."""
+    """The joined ledger, of which only what is asked for is read; DataError when it is missing or damaged."""
     if not LEDGER.exists():
         raise DataError(
             str(LEDGER), "the file is missing", "`dvc repro convert` makes it, `dvc pull data/ledger/ledger.parquet` fetches it"
         )
-    return pl.scan_parquet(LEDGER, glob=False).select(columns)
+    return _scan(LEDGER, columns, "convert")
+
+
+def _scan(path: Path, columns: Sequence[str], stage: str) -> pl.LazyFrame:
+    """Scan these columns of a Parquet file; DataError when it is damaged or has others."""
+    frame = pl.scan_parquet(path, glob=False).select(columns)
+    try:
+        frame.collect_schema()
+    except pl.exceptions.PolarsError as error:
+        raise DataError(str(path), "the file is damaged", remake(stage), got=str(error)) from None
+    return frame
 
 
 def resolve(wanted: str) -> str:
@@ -104,6 +115,6 @@ def alignment(one: str, other: str, detail: str) -> float | None:
     if not PAIRS.exists():
         return None
     a, b = sorted((one, other))
-    pairs = pl.scan_parquet(PAIRS, glob=False).filter((pl.col("a") == a) & (pl.col("b") == b)).collect()
+    pairs = _scan(PAIRS, ("a", "b", "key", "alignment"), "dedup").filter((pl.col("a") == a) & (pl.col("b") == b)).collect()
     values = [row["alignment"] for row in pairs.to_dicts() if detail.startswith(row["key"])]
     return values[0] if values else None

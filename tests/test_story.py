@@ -14,7 +14,7 @@ import yaml
 from medcot.checks import CODES
 from medcot.cli import main
 from medcot.ledger import SCHEMA, Event, events_frame, join_parts, write_ledger
-from medcot.lookup import ends, find_line
+from medcot.lookup import LEDGER, PAIRS, ends, find_line
 from medcot.normalization import normalize_record, quarantine_row
 from medcot.normalize_params import NormalizeParams
 from medcot.pii import RULES as PII_RULES
@@ -273,6 +273,17 @@ def test_without_a_ledger_it_says_how_to_get_one(in_tmp: Path, capsys: pytest.Ca
     assert error(capsys, "aaaa0000") == (
         "data/ledger/ledger.parquet: the file is missing; `dvc repro convert` makes it, `dvc pull data/ledger/ledger.parquet` fetches it"
     )
+
+
+@pytest.mark.parametrize(("path", "stage"), [(LEDGER, "convert"), (PAIRS, "dedup")])
+def test_a_damaged_file_is_one_line_that_says_how_to_make_it_again(
+    project: Path, capsys: pytest.CaptureFixture[str], path: Path, stage: str
+) -> None:
+    removed = pl.read_parquet(LEDGER).filter((pl.col("action") == "removed") & (pl.col("stage") == "dedup"))["id"][0]
+    path.write_bytes(b"PAR1 cut off")
+    said = error(capsys, removed)
+    assert said.startswith(f"{path}: the file is damaged, got ")
+    assert said.endswith(f"run `dvc repro -f {stage}`")
 
 
 def test_with_the_ledger_alone_the_events_are_told_and_what_is_missing_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
