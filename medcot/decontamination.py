@@ -56,10 +56,12 @@ class Decontaminated:
 def decontaminate(records: Sequence[Record], hits: Sequence[Hit], pairs: Iterable[Pair]) -> Decontaminated:
     """Remove the hit rows and their clusters, but for what a curator decided to keep.
 
-    pairs  near-duplicates among the records, as splits.read_pairs gives them
+    pairs  near-duplicates as splits.read_pairs gives them; one of which a row is gone has no effect
     """
     decided = {record.id for record in records if record.decision}
     best = best_hits(hits)
+    present = {record.id for record in records}
+    pairs = (pair for pair in pairs if {pair.a, pair.b} <= present)  # dedup lists its removed rows too
     events = [_event(row, "contaminated", _detail(hit), hit.item.key, hit.similarity, decided) for row, hit in best.items()]
     for row, (hit_row, similarity) in clusters(best, pairs).items():
         events.append(

@@ -101,3 +101,10 @@ def test_the_order_of_hits_and_pairs_changes_nothing(seed: int) -> None:
     got = decontaminate(records("abcdefgh"), dice.sample(hits, len(hits)), turned)
     assert (got.kept, got.events) == (expected.kept, expected.events)
     assert hits_frame(got).equals(hits_frame(expected))
+
+
+def test_a_duplicate_that_dedup_removed_is_no_record_to_remove_again() -> None:
+    result = decontaminate(records("ab"), [hit("a", ITEMS[0])], [Pair("a", "gone", 1.0), Pair("b", "gone", 0.9)])
+    assert result.kept == ["b"]
+    assert [event.id for event in result.events] == ["a"]
+    assert result.kept + result.removed == ["b", "a"]
