@@ -22,6 +22,7 @@ from medcot.kernels import agree, jaccard_pairs, place, sign, take
 from medcot.matching import fold_table
 from medcot.minhash import Hashes, Pairs, Signatures, bands_and_rows, pairs_in_bands, permutations
 
+MAX_WORKERS = 1024
 MISSED = 1e-6  # of the pairs at the threshold, the share that may be lost by comparing signatures before texts
 
 
@@ -86,8 +87,8 @@ def workers() -> int:
     given = os.environ.get("MEDCOT_WORKERS", "")
     if not given:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not given.isdecimal() or not int(given):
-        raise MachineError("MEDCOT_WORKERS", "not a number of workers", "set it to 1 or more, or leave it out", got=given)
+    if not given.isdecimal() or not 1 <= int(given) <= MAX_WORKERS:
+        raise MachineError("MEDCOT_WORKERS", "not a number of workers", f"set it to 1 to {MAX_WORKERS}, or leave it out", got=given)
     return int(given)
 
 

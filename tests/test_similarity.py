@@ -125,7 +125,7 @@ def test_the_number_of_threads_changes_nothing(count: str, monkeypatch: pytest.M
 @pytest.mark.parametrize("given", ["0", "two", "-1"])
 def test_a_wrong_number_of_workers_is_one_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDCOT_WORKERS", given)
-    with pytest.raises(MachineError, match=f"MEDCOT_WORKERS: not a number of workers, got {given}; set it to 1 or more"):
+    with pytest.raises(MachineError, match=f"MEDCOT_WORKERS: not a number of workers, got {given}; set it to 1 to 1024"):
         workers()
 
 
