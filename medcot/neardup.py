@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from medcot.guard import WORDING
 from medcot.key_index import KeyIndex, KeyParams, Search, Verdict
@@ -180,12 +180,18 @@ class _Sweep:
         if pair.verdict != "duplicate":
             return pair
         for second, index in enumerate(self.indexes):
+            if second == number or index.of_row[row] == index.of_row[other]:
+                continue
             nearness = index.near.get(index.of_row[row], {}).get(index.of_row[other])
-            if second != number and nearness is not None:
-                objection = self._judge_by(second, row, other, nearness)
-                # Another word in the question alone is a slip when question, reasoning and answer agree as a whole.
-                if objection.verdict == "conflict" and objection.detail != WORDING:
-                    return objection
+            if nearness is None and not index.params.min_alignment:
+                continue  # this key asks nothing of texts that are not near
+            objection = self._judge_by(second, row, other, nearness or 0.0)
+            if nearness is None and objection.verdict != "duplicate":
+                # Rows may share a long reasoning and ask different things.
+                return replace(pair, verdict=objection.verdict, detail=f"{index.name}: {objection.detail}", places=objection.places)
+            # Another word in the question alone is a slip when question, reasoning and answer agree as a whole.
+            if nearness is not None and objection.verdict == "conflict" and objection.detail != WORDING:
+                return objection
         return pair
 
     def _judge_by(self, number: int, row: int, other: int, similarity: float) -> Pair:

@@ -197,10 +197,26 @@ def test_unrelated_chinese_questions_never_merge() -> None:
         assert len(run(texts, params).kept) == len(texts)
 
 
+@pytest.mark.parametrize(
+    "questions",
+    [
+        ["款冬花的功效有", "白附子的功效有"],
+        ["何为高血压？", "何为心绞痛？"],
+        ["What is a stroke?", "What is an abscess?"],
+    ],
+    ids=["zh", "zh short", "en"],
+)
+def test_rows_that_share_a_long_reasoning_and_ask_different_things_both_stay(questions: list[str]) -> None:
+    rows = [f"{question}\n{chinese(10)}" for question in questions]
+    assert jaccard(*rows, ROW.shingle_size) > ROW.threshold
+    result = deduplicate(["a", "b"], {"row": (rows, ROW), "question": (questions, QUESTION)}, [(False, 0, "", i) for i in "ab"], 1)
+    assert result.kept == ["a", "b"]
+
+
 def test_two_keys_remove_by_either_and_name_the_rule() -> None:
     long = chinese(10)
     ids = ["a", "b", "c", "d"]
-    questions = ["何为高血压？", "何为高血压", "何为心绞痛？", "请问何为心绞痛？"]
+    questions = ["何为高血压？", "何为高血压", "何为高血压危象？", "请问何为心绞痛？"]
     rows = [long + "。", chinese(11), long[:-3] + "。", chinese(12)]
     keys = {"row": (rows, ROW), "question": (questions, QUESTION)}
     result = deduplicate(ids, keys, [(False, 0, "", i) for i in ids], 1)
