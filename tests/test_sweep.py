@@ -250,7 +250,9 @@ if sys.argv[2] == "run":
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_sweep_stops_its_run_first_and_releases_its_lock(dvc: Path, sent: signal.Signals) -> None:
     (dvc / "bin" / "dvc").write_text(f"#!{sys.executable}\n{SLOW_DVC}", encoding="utf-8")
-    command = [sys.executable, "-m", "medcot.cli", "sweep", "sweep.yaml"]
+    # The environment that `make` builds puts its own programs first as Python starts, so PATH is set after that.
+    start = "import os, sys; os.environ['PATH'] = sys.argv.pop(); from medcot.cli import main; raise SystemExit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", start, "sweep", "sweep.yaml", os.environ["PATH"]]
     # A group of its own, to which a Ctrl-C goes as from a terminal.
     with subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True, process_group=0
