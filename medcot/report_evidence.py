@@ -223,7 +223,7 @@ def training(report: Report, language: Language) -> Html:
             tag("li", tag("b", word(SEVERITIES, finding["severity"], language)), " ", finding[f"text_{language}"])
             for finding in run["findings"]
         ]
-        parts.append(tag("ul", found, class_="findings") if found else _note("no_findings", language))
+        parts.append(found and tag("ul", found, class_="findings"))
     parts.append(tag("div", list(_curves(report, language)), class_="curves"))
     return join(parts)
 

@@ -97,7 +97,6 @@ TEXTS = {
     "no_training": Sentence(
         "There is no training log: the adapter was imported, or nothing was trained.", "没有训练日志：适配器是导入的，或者没有训练。"
     ),
-    "no_findings": Sentence("The log holds no finding.", "日志中没有发现问题。"),
     "curve_loss": Sentence("Loss, nats per supervised token", "损失（奈特/受监督词元）"),
     "curve_train": Sentence("training", "训练"),
     "curve_eval": Sentence("held-out (val)", "验证（val）"),

@@ -32,6 +32,7 @@ from medcot.report_texts import rule_name
 from medcot.sentences import Sentence
 from medcot.stage import run_stage
 from medcot.tasks import Reply, Status, reply_frame
+from medcot.training_health_texts import VERDICTS
 from medcot.training_log import Line, Log
 from medcot.verdict import State
 from medcot.verdict_params import VerdictParams
@@ -190,6 +191,18 @@ def test_what_was_not_measured_is_said(inputs: Inputs) -> None:
     for words in ("没有训练日志：适配器是导入的", "没有生成对留出问题的回答", "未测量"):
         assert words in page.text("zh")
     assert Page(html_of(replace(inputs, record={**inputs.record, "observations": []}))).text("en").count("No likelihood was compared.") == 1
+
+
+def test_a_healthy_training_is_told_in_one_sentence_and_another_with_its_findings(inputs: Inputs) -> None:
+    def page(verdict: str, *findings: dict[str, str]) -> Page:
+        training = {"verdict": verdict, "findings": list(findings)}
+        return Page(html_of(replace(inputs, record={**inputs.record, "training": training})))
+
+    healthy, found = page("HEALTHY"), page("WARN", {"severity": "warn", "text_en": "step 7: a spike", "text_zh": "第 7 步：尖峰"})
+    assert f"HEALTHY {VERDICTS['HEALTHY'].en} Loss, nats per supervised token" in healthy.text("en")
+    assert f"HEALTHY {VERDICTS['HEALTHY'].zh} 损失（奈特/受监督词元）" in healthy.text("zh")
+    assert f"WARN {VERDICTS['WARN'].en} WARN step 7: a spike" in found.text("en")
+    assert f"WARN {VERDICTS['WARN'].zh} 警告 第 7 步：尖峰" in found.text("zh")
 
 
 def test_the_base_model_is_named_with_its_licence(inputs: Inputs, html: str) -> None:
