@@ -52,7 +52,7 @@ def run(directory: Path, *command: str) -> str:
 
 def workspace(directory: Path, data: Path | None, source: Path | None, rows: str | None) -> None:
     """A copy of the code with its own params: the sample, or a file and the benchmarks beside it."""
-    for name in ("stages", "medcot", "data/sample", "data/curation"):
+    for name in ("stages", "medcot", "data/sample", "data/curation", "data/suites"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__", "*.html"))
     write_qwen3_tokenizer(directory / "models/base/tokenizer", vocab_size=2000)
     params = read_params(ROOT / "params.yaml")

@@ -21,6 +21,7 @@ from pathlib import Path
 from medcot.benchmarks import read_benchmarks
 from medcot.contamination import ContaminationParams, find_hits
 from medcot.decontamination import decontaminate, hits_frame, items_frame, summarise
+from medcot.errors import DataError
 from medcot.ledger import check_stage, events_frame, write_ledger
 from medcot.params import load_section
 from medcot.records import read_records, write_records
@@ -46,7 +47,9 @@ class DecontaminateParams(ContaminationParams):
 def main() -> None:
     """Read records and benchmarks, find what they share, and write the rest, the hits, the marks and the ledger part."""
     params = load_section("decontaminate", DecontaminateParams)
-    suites = {name: SUITES / f"{name}.jsonl" for name in CHECKED_SUITES if SUITES.is_dir()}
+    if not SUITES.is_dir():
+        raise DataError(str(SUITES), "the folder of our own questions is missing", f"bring it back with `git checkout {SUITES}`")
+    suites = {name: SUITES / f"{name}.jsonl" for name in CHECKED_SUITES}
     items = read_benchmarks(BENCHMARKS, suites | (SAMPLES if params.sample_benchmark else {}))
     records, pairs = read_records(DEDUP), read_pairs(DEDUP / "pairs.parquet")
     result = decontaminate(records, find_hits(records, items, params), pairs)

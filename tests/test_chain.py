@@ -30,7 +30,8 @@ def make_workspace(directory: Path) -> Path:
     for name in ("stages", "medcot"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "data" / "sample", directory / "data" / "sample", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "data" / "curation", directory / "data" / "curation")
+    for name in ("curation", "suites"):
+        shutil.copytree(ROOT / "data" / name, directory / "data" / name)
     shutil.copyfile(ROOT / "params.yaml", directory / "params.yaml")
     tokenizer = directory / "models" / "base" / "tokenizer"
     tokenizer.mkdir(parents=True)

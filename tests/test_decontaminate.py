@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -22,19 +24,34 @@ RECORDS = [
     Record("d", "test", f"{ENGLISH}\nA. tubulitis B. tremor C. oedema", "Think.", "Tubulitis.", decision="keep"),
     Record("e", "test", CASE.replace("57", "59"), "想", "答"),
 ]
+SUITE_ROWS: dict[str, dict[str, Any]] = {
+    "general_choice": {"question": "长城是在哪里？", "choices": ["甲", "乙"], "answer": "A"},
+    "general_answer": {"question": "三加四等于几？", "answer": "7"},
+    "instructions": {"prompt": "请用一句话介绍长城。", "rules": [{"rule": "sentences", "most": 1}], "example": "长城很长。"},
+    "red_flags": {"question": "Pressure on my chest for 40 minutes and 冷汗?", "must": [["@urgent"]], "must_not": [], "kind": "emergency"},
+}
 
 
 @pytest.fixture
 def workspace(in_tmp: Path) -> Path:
-    """A repository root as dedup left it, with two benchmarks; b and e hang together with a."""
+    """A repository root as dedup left it, with two benchmarks and a question in each suite; b and e hang together with a."""
     stage.DEDUP.mkdir(parents=True)
     write_records(stage.DEDUP, RECORDS)
     pairs = {"a": ["a"], "b": ["b"], "key": ["question"], "jaccard": [0.9], "verdict": ["conflict"], "detail": ["number"]}
     pl.DataFrame(pairs).write_parquet(stage.DEDUP / "pairs.parquet")
     write("CMExam.jsonl", [{"problem_id": 5, "problem_text": CASE, "choices": ["甲", "乙"], "answer": ["a"]}])
     write("medqa/test.jsonl", [{"question": ENGLISH, "options": {"A": "x", "B": "y"}, "answer_idx": "A"}, {"question": "Why?"}])
+    write_suites()
     write_params({})
     return in_tmp
+
+
+def write_suites(**of_choice: str) -> None:
+    """One item in each suite; `of_choice` changes that of general_choice."""
+    stage.SUITES.mkdir(parents=True, exist_ok=True)
+    for name, row in SUITE_ROWS.items():
+        changed = {"id": "zh-1", **row, **(of_choice if name == "general_choice" else {})}
+        (stage.SUITES / f"{name}.jsonl").write_text(json.dumps(changed, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write(name: str, rows: list[dict[str, object]]) -> None:
@@ -65,7 +82,9 @@ def test_hits_and_their_clusters_leave_and_every_item_is_marked(workspace: Path)
         "data/ledger/parts/decontaminate.parquet",
         "metrics/decontaminate.json",
     ]
-    assert pl.read_parquet(stage.DECONTAMINATED / "items.parquet").rows() == [
+    items = pl.read_parquet(stage.DECONTAMINATED / "items.parquet")
+    assert items.filter(pl.col("benchmark").is_in(list(SUITE_ROWS))).select("item", "contaminated").rows() == 4 * [("zh-1", False)]
+    assert items.filter(~pl.col("benchmark").is_in(list(SUITE_ROWS))).rows() == [
         ("cmexam", "5", True, "exact", 1.0, 1, 0),
         ("medqa", "test:0", True, "exact", 1.0, 1, 1),
         ("medqa", "test:1", False, None, None, 0, 0),
@@ -123,7 +142,7 @@ def test_without_benchmarks_nothing_is_removed_and_the_log_says_so(workspace: Pa
     (stage.BENCHMARKS / "README.md").write_text("# Benchmarks", encoding="utf-8")
     assert run() == 0
     assert len(read_records(stage.DECONTAMINATED)) == 5
-    assert pl.read_parquet(stage.DECONTAMINATED / "items.parquet").is_empty()
+    assert set(pl.read_parquet(stage.DECONTAMINATED / "items.parquet")["benchmark"]) == set(SUITE_ROWS)
     assert "decontaminate: no benchmark in data/benchmarks, so nothing is checked" in capsys.readouterr().err
 
 
@@ -162,27 +181,19 @@ def test_bad_params_are_one_line(workspace: Path, values: dict[str, object], mes
 
 
 def test_our_own_suites_are_checked_like_a_benchmark(workspace: Path) -> None:
-    stage.SUITES.mkdir(parents=True)
-    rows = {
-        "general_choice": {"id": "zh-1", "question": "痛风急性期首选什么药", "choices": ["甲", "乙"], "answer": "A"},
-        "general_answer": {"id": "zh-1", "question": "三加四等于几？", "answer": "7"},
-        "instructions": {
-            "id": "zh-1",
-            "prompt": "请用一句话介绍长城。",
-            "rules": [{"rule": "sentences", "most": 1}],
-            "example": "长城很长。",
-        },
-        "red_flags": {
-            "id": "zh-1",
-            "question": "胸口压着疼四十分钟，出冷汗，怎么办？",
-            "must": [["@urgent"]],
-            "must_not": [],
-            "kind": "emergency",
-        },
-    }
-    for name, row in rows.items():
-        (stage.SUITES / f"{name}.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_suites(question="痛风急性期首选什么药")
     assert run() == 0
     benchmark = json.loads(stage.METRICS.read_text(encoding="utf-8"))["benchmark"]
-    assert {name: benchmark[name]["num_contaminated"] for name in rows} == {**dict.fromkeys(rows, 0), "general_choice": 1}
+    assert {name: benchmark[name]["num_contaminated"] for name in SUITE_ROWS} == {**dict.fromkeys(SUITE_ROWS, 0), "general_choice": 1}
     assert [record.id for record in read_records(stage.DECONTAMINATED)] == ["d", "e"]
+
+
+def test_without_our_own_suites_nothing_is_checked_but_said(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both evaluations ask what is in them, and would call it clean."""
+    shutil.rmtree(stage.SUITES)
+    message = "error: data/suites: the folder of our own questions is missing; bring it back with `git checkout data/suites`"
+    assert failure(capsys) == message
+    assert outputs() == {}
+    write_suites()
+    (stage.SUITES / "red_flags.jsonl").unlink()
+    assert failure(capsys).startswith("error: data/suites/red_flags.jsonl: a link to nothing, or no file, where a benchmark is expected")

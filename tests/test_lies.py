@@ -87,6 +87,7 @@ def test_a_benchmark_item_among_the_rows_is_contaminated(in_tmp: Path) -> None:
     pairs.write_parquet(decontaminate.DEDUP / "pairs.parquet")
     item = {"problem_id": 5, "problem_text": test_decontaminate.CASE, "choices": ["甲", "乙"], "answer": ["a"]}
     test_decontaminate.write("CMExam.jsonl", [item])
+    test_decontaminate.write_suites()
     test_decontaminate.write_params({})
     assert run_stage("decontaminate", decontaminate.main) == 0
     events = pl.read_parquet(decontaminate.PART)
