@@ -162,7 +162,10 @@ def set_metrics(frame: pl.DataFrame, name: str) -> dict[str, Any]:
 
 
 def score_metrics(scores: pl.DataFrame) -> dict[str, dict[str, float]]:
-    """Mean score, items, replies and failed replies of each endpoint; failed ones count as 0. No interval: that is the verdict's."""
+    """Mean score, items, replies and failed replies of each endpoint; failed ones count as 0.
+
+    Over all items, contaminated ones too, and without an interval: clean items apart, and intervals, are the verdict's.
+    """
     found = {}
     for (endpoint,), rows in scores.sort("endpoint").group_by("endpoint", maintain_order=True):
         items = rows.group_by("benchmark", "item").agg(pl.col("score").mean()).sort("benchmark", "item")

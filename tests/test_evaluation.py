@@ -12,8 +12,17 @@ import torch
 from evaluation_factory import PROBES, ROWS, eval_set, params, write_adapter, write_workspace
 from model_factory import tiny_model, tiny_model_dir
 
-from medcot.arm import SEGMENTS, Arm, arm_metrics, pool, read_arm, write_arm
-from medcot.comparison import ALIKE, check_alike, comparison_metrics, escape, pair_rows, segment_metrics, side_by_side
+from medcot.arm import SEGMENTS, Arm, arm_metrics, pool, read_arm, score_metrics, write_arm
+from medcot.comparison import (
+    ALIKE,
+    check_alike,
+    comparison_metrics,
+    endpoint_comparison,
+    escape,
+    pair_rows,
+    segment_metrics,
+    side_by_side,
+)
 from medcot.errors import DataError
 from medcot.evaluate_params import EvaluateParams
 from medcot.evaluation import describe_arm, score_rows, segment_spans, weights_hash
@@ -23,6 +32,7 @@ from medcot.model import choose_hardware
 from medcot.model_params import ModelParams
 from medcot.params import load_section, parse_section
 from medcot.probes import Reply
+from medcot.tasks import Score, score_frame
 from medcot.template import encode, get_template
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -223,6 +233,17 @@ def test_rows_that_do_not_pair_are_refused(base, message):
     tuned = frame(("a", "end", 1.0, 1), ("b", "end", 1.0, 1))
     with pytest.raises(DataError, match=f"^here: {message}; run `dvc repro -f evaluate_base`"):
         pair_rows("here", frame(*base), tuned)
+
+
+def test_the_metrics_of_an_endpoint_take_its_contaminated_items_too():
+    """As the reference pages say; docs/reference.md names the verdict as the place where the clean ones stand apart."""
+    seen, clean = (
+        Score("choice", "考试 exam", item, 0, item, item == "seen", float(item == "seen"), "ok", "A") for item in ("seen", "题1")
+    )
+    scores = score_frame([seen, clean])
+    assert score_metrics(scores) == {"choice": {"score": 0.5, "num_items": 2, "num_replies": 2, "num_failed": 0}}
+    base, tuned = (Arm(frame(), [], {}, scores=one) for one in (scores.with_columns(score=pl.lit(0.0)), scores))
+    assert endpoint_comparison(base, tuned) == {"choice": {"base": 0.0, "tuned": 0.5, "delta": 0.5}}
 
 
 def test_an_empty_split_is_refused(in_tmp):
