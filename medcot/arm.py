@@ -33,6 +33,8 @@ POOLED = {**{name: (name,) for name in (*SEGMENTS, TEXT)}, "all": ("reasoning", 
 KEYS = ["set", "id", "segment"]
 SIZES = ["num_tokens", "num_chars", "num_bytes"]
 ROW_SCHEMA: dict[str, Any] = {**dict.fromkeys(KEYS, pl.String), "nll": pl.Float64, **dict.fromkeys(SIZES, pl.Int64)}
+DIVERGENCE_SCHEMA: dict[str, Any] = {"id": pl.String, "num_tokens": pl.Int64, "kl": pl.Float64, "top1": pl.Int64}
+"""Of each general text: kl in nats, summed over its tokens; top1, the tokens on which both models find the same one likeliest."""
 ROWS_FILE, PROBES_FILE, MANIFEST_FILE = "rows.parquet", "probes.jsonl", "manifest.json"
 REPLIES_FILE, SCORES_FILE, HEALTH_FILE = "replies.parquet", "scores.parquet", "health.parquet"
 DIVERGENCE_FILE = "divergence.parquet"
@@ -41,7 +43,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     REPLIES_FILE: REPLY_SCHEMA,
     SCORES_FILE: SCORE_SCHEMA,
     HEALTH_FILE: HEALTH_SCHEMA,
-    DIVERGENCE_FILE: {"id": pl.String, "num_tokens": pl.Int64, "kl": pl.Float64, "top1": pl.Int64},
+    DIVERGENCE_FILE: DIVERGENCE_SCHEMA,
 }
 MAY_BE_NULL = ("contaminated", *MEASURES)
 MAX_EXPONENT = 700.0  # exp of more is not a float64: such a perplexity is left out

@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from tqdm import tqdm
 
+from medcot.arm import DIVERGENCE_SCHEMA
 from medcot.errors import MachineError
 from medcot.nll import Spans
 from medcot.template import Encoded
@@ -68,7 +69,7 @@ def divergence_frame(
     """KL(base ‖ tuned) and top-1 agreement on the spans of each text: an early warning of forgetting.
 
     base  makes a context whose value is the base model, such as the tuned one with its adapter disabled
-    Returns id, num_tokens, kl (nats, summed over the tokens), top1 (tokens on which both models find the same one likeliest).
+    Returns one line per text; see DIVERGENCE_SCHEMA.
     """
     lines = []
     for text_id, one in tqdm(zip(ids, spans, strict=True), desc="divergence", unit="text", total=len(ids), disable=None):
@@ -77,5 +78,4 @@ def divergence_frame(
             p = log_probs(model, one.input_ids, positions)
         q = log_probs(tuned, one.input_ids, positions)
         lines.append((text_id, len(positions), _kl(p, q), int((p.argmax(-1) == q.argmax(-1)).sum())))
-    schema = {"id": pl.String, "num_tokens": pl.Int64, "kl": pl.Float64, "top1": pl.Int64}
-    return pl.DataFrame(lines, schema=schema, orient="row")
+    return pl.DataFrame(lines, schema=DIVERGENCE_SCHEMA, orient="row")
