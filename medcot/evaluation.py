@@ -21,7 +21,7 @@ from medcot.errors import DataError, TrainingError
 from medcot.evaluate_params import EvaluateParams
 from medcot.general_texts import GeneralText
 from medcot.llamafactory import Row, read_rows
-from medcot.model import Hardware, file_sha256, read_base_record
+from medcot.model import Hardware, describe_precision, file_sha256, read_base_record
 from medcot.model_params import ModelParams
 from medcot.nll import Spans, span_nll
 from medcot.records import canonical, seeded_order, short_hash
@@ -87,7 +87,7 @@ def _read_split(data_dir: Path, split: str, template: Template) -> list[Row]:
 
 def describe_arm(data: EvalSet, params: EvaluateParams, quantization: str, hardware: Hardware, model_dir: Path) -> dict[str, Any]:
     """Say what an arm is measured with: two arms may be subtracted when these are equal."""
-    rows = [asdict(row) for row in data.rows]
+    rows, (record, weights) = [asdict(row) for row in data.rows], read_base_record(model_dir)
     return {
         "schema_version": SCHEMA_VERSION,
         "split": data.split,
@@ -96,8 +96,8 @@ def describe_arm(data: EvalSet, params: EvaluateParams, quantization: str, hardw
         "train_set_hash": short_hash(canonical([asdict(row) for row in data.train])),
         "template_hash": short_hash(canonical([data.template.fingerprint, data.system])),
         "tokenizer_hash": data.tok.fingerprint,
-        "base_fingerprint": read_base_record(model_dir)[0].fingerprint,
-        "precision": f"{quantization} {hardware.dtype} {hardware.attention} {hardware.device}",
+        "base_fingerprint": record.fingerprint,
+        "precision": describe_precision(weights, quantization, hardware),
         "probes_hash": short_hash(canonical([params.probes, params.probe_max_new_tokens])),
     }
 

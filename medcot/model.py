@@ -23,6 +23,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
+from medcot.attention import NAME as PACKED
 from medcot.attention import implementation_for
 from medcot.errors import DataError, MachineError
 from medcot.weights import BaseRecord as BaseRecord
@@ -115,7 +116,7 @@ def load_weights(weights: Path, quantization: str, hardware: Hardware) -> PreTra
     """Load a model directory in hub layout; see load_base."""
     quiet_libraries()
     config = read_architecture(weights)
-    wanted = implementation_for(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config) if hardware.attention == "varlen" else "sdpa"
+    wanted = attention_of(config, hardware)
     model, report = AutoModelForCausalLM.from_pretrained(
         weights,
         config=config,
@@ -136,6 +137,17 @@ def load_weights(weights: Path, quantization: str, hardware: Hardware) -> PreTra
     avoid_packed_weights(model)
     log.info("model: %s, %s, %s, %s (%s)", weights, quantization, hardware.dtype, wanted, hardware.reason)
     return model.eval()
+
+
+def attention_of(config: Any, hardware: Hardware) -> str:
+    """Name the attention that a model of this architecture is loaded with: the hardware's, or sdpa where it does not fit the layers."""
+    return implementation_for(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config) if hardware.attention == "varlen" else "sdpa"
+
+
+def describe_precision(weights: Path, quantization: str, hardware: Hardware) -> str:
+    """Say in which precision load_weights loads a model: quantisation, dtype, attention, device, such as `nf4 bfloat16 varlen cuda`."""
+    attention = "varlen" if attention_of(read_architecture(weights), hardware) == PACKED else "sdpa"
+    return f"{quantization} {hardware.dtype} {attention} {hardware.device}"
 
 
 def nf4_config(hardware: Hardware) -> BitsAndBytesConfig:

@@ -11,8 +11,10 @@ import pytest
 import torch
 from evaluation_factory import PROBES, ROWS, eval_set, params, write_adapter, write_workspace
 from model_factory import tiny_model, tiny_model_dir
+from transformers import StableLmConfig, StableLmForCausalLM
 
 from medcot.arm import SEGMENTS, Arm, arm_metrics, pool, read_arm, score_metrics, write_arm
+from medcot.attention import packs
 from medcot.comparison import (
     ALIKE,
     check_alike,
@@ -28,7 +30,7 @@ from medcot.evaluate_params import EvaluateParams
 from medcot.evaluation import describe_arm, score_rows, segment_spans, weights_hash
 from medcot.evidence import Evidence, run_arm
 from medcot.llamafactory import Row, render_row, write_rows
-from medcot.model import choose_hardware
+from medcot.model import choose_hardware, describe_model_dir, load_base
 from medcot.model_params import ModelParams
 from medcot.params import load_section, parse_section
 from medcot.probes import Reply
@@ -176,6 +178,19 @@ def test_equal_arms_are_alike_and_every_difference_is_named(data):
             DataError, match=rf"^here: the base arm has another {name}, got None instead of .*; run `dvc repro -f evaluate_base`"
         ):
             check_alike("here", {**manifest, key: None}, {**manifest, key: "x"})
+
+
+def test_the_manifest_tells_the_attention_that_the_base_is_loaded_with(data):
+    """Layers of another kind than plain attention are loaded with sdpa, whatever the hardware asks for."""
+    hardware = choose_hardware()
+    assert hardware.attention == "varlen"
+    assert packs(load_base(MODEL, "none", hardware))
+    assert manifest_of(data)["precision"] == f"none {hardware.dtype} varlen {hardware.device}"
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    StableLmForCausalLM(StableLmConfig(vocab_size=len(data.tok), **sizes)).save_pretrained(MODEL)
+    describe_model_dir("demo", MODEL, path=".").write(MODEL)
+    assert not packs(load_base(MODEL, "none", hardware))
+    assert manifest_of(data)["precision"] == f"none {hardware.dtype} sdpa {hardware.device}"
 
 
 def test_the_manifest_follows_what_is_measured(data, in_tmp):
