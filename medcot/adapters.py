@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from medcot.errors import DataError
 from medcot.model import ADAPTER_CONFIG
+from medcot.prefix import PREFIX_TUNING, check_prefix
 from medcot.template import Template
 from medcot.tokenizer import PROBES, TOKENIZER_FILE, ChatTokenizer, load_tokenizer
 from medcot.train_params import TrainParams
@@ -31,6 +32,12 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 # Where LLaMA-Factory's board, and this project, write a run's settings beside its adapter.
 SETTINGS_FILES = ("training_args.yaml", "llamafactory.yaml")
 ANOTHER_BASE = "use the base it was trained on"
+# The kinds of adapter that are imported, and the numbers of each that peft computes with, unchecked; some may be absent.
+NUMBERS: dict[str, dict[str, tuple[type, ...]]] = {
+    "LORA": {"r": (int,), "lora_alpha": (int, float), "lora_dropout": (int, float)},
+    PREFIX_TUNING: dict.fromkeys(("num_virtual_tokens", "num_layers", "num_attention_heads", "token_dim"), (int,)),
+}
+OWN = ("lora_", "modules_to_save", "prompt_encoder")  # in the names of an adapter's own tensors
 log = logging.getLogger("medcot")
 
 
@@ -129,24 +136,26 @@ def find_adapter(name: str, inside: Path) -> Path:
 def import_adapter(model: Any, directory: Path, identity: Identity, base_name: str, tok: ChatTokenizer, template: Template) -> Any:
     """Put a finished peft or LLaMA-Factory adapter on the model, after checking that it belongs to this base and template.
 
-    Raises DataError when it is not a LoRA adapter in safetensors, when its own record names another base, template or tokenizer, or
+    Raises DataError when it is no LoRA adapter or prefix in safetensors, when its own record names another base, template or tokenizer, or
     when its tensors do not fit the base or are not finite.
     """
     config = read_adapter_config(directory)
     check_identity(directory, identity)
     check_origin(directory, config, base_name, tok, template)
+    if config["peft_type"] == PREFIX_TUNING:
+        check_prefix(str(directory / ADAPTER_CONFIG), config, model)
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # what it warns of is refused below
             wrapped = PeftModel.from_pretrained(model, directory)
             result = wrapped.load_adapter(directory, adapter_name="default")
-    except (RuntimeError, ValueError, SafetensorError) as error:
+    except (RuntimeError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a prefix without its tensor
         detail = str(error).splitlines()[-1].strip()
         raise DataError(str(directory), "the adapter does not fit the base", ANOTHER_BASE, got=detail) from None
     # peft reports as missing every key of the base; only keys of the adapter itself matter.
-    lost = [key for key in (*result.missing_keys, *result.unexpected_keys) if "lora_" in key or "modules_to_save" in key]
+    lost = [key for key in (*result.missing_keys, *result.unexpected_keys) if any(part in key for part in OWN)]
     if lost:
         raise DataError(str(directory), f"{len(lost)} tensors do not fit the base", ANOTHER_BASE, got=lost[0])
-    broken = [n for n, p in wrapped.named_parameters() if ("lora_" in n or "modules_to_save" in n) and not torch.isfinite(p).all()]
+    broken = [n for n, p in wrapped.named_parameters() if any(part in n for part in OWN) and not torch.isfinite(p).all()]
     if broken:
         raise DataError(str(directory), f"{len(broken)} tensors are not finite", "train it again, or copy it again", got=broken[0])
     wrapped.peft_config["default"].base_model_name_or_path = base_name
@@ -154,7 +163,11 @@ def import_adapter(model: Any, directory: Path, identity: Identity, base_name: s
 
 
 def read_adapter_config(directory: Path) -> dict[str, Any]:
-    """Read adapter_config.json and refuse what is not a LoRA adapter in safetensors."""
+    """Read adapter_config.json and refuse what is no LoRA adapter or prefix in safetensors.
+
+    Both give one logit a token of the row, whatever stands before it. Prompt tuning and its like give logits to their virtual tokens
+    too, and every label would be one of another position.
+    """
     remedy = "point train.adapter at a directory that peft or LLaMA-Factory wrote"
     for name in (ADAPTER_CONFIG, WEIGHTS_FILE):
         if not (directory / name).is_file():
@@ -167,11 +180,12 @@ def read_adapter_config(directory: Path) -> dict[str, Any]:
         kind = config["peft_type"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(str(path), "not an adapter's configuration", remedy, got=str(error)) from None
-    if kind != "LORA":
-        raise DataError(str(path), "only LoRA adapters are imported: others may change what a position means", remedy, got=kind)
-    for key in ("r", "lora_alpha", "lora_dropout"):  # the numbers peft computes with, unchecked; it has defaults for those that are absent
+    if kind not in NUMBERS:
+        cause = "only LoRA adapters and prefixes are imported: others may change what a position means"
+        raise DataError(str(path), cause, remedy, got=kind)
+    for key, types in NUMBERS[kind].items():
         value = config.get(key, 1)
-        if type(value) not in ((int,) if key == "r" else (int, float)) or not math.isfinite(value):
+        if type(value) not in types or not math.isfinite(value) or (kind == PREFIX_TUNING and value < 1):
             raise DataError(f"{path}: {key}", "not a number that peft can use", "copy the adapter's configuration again", got=repr(value))
     return dict(config)
 

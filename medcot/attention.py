@@ -54,9 +54,15 @@ def implementation_for(model_class: Any, config: Any) -> str:
     return NAME if plain and getattr(model_class, "_supports_attention_backend", False) else "sdpa"
 
 
+def virtual_tokens(model: Any) -> int:
+    """Positions that a prefix takes before every sequence (medcot/prefix.py); 0 without one, and while it is disabled."""
+    config: Any = getattr(model, "active_peft_config", None)
+    return int(config.num_virtual_tokens) if config and config.is_prompt_learning and not model._adapters_disabled else 0
+
+
 def packs(model: Any) -> bool:
-    """Whether a model was loaded with the attention that keeps packed rows apart."""
-    return bool(model.config.get_text_config()._attn_implementation == NAME)
+    """Whether a model keeps packed rows apart: it was loaded with the attention that does, and no prefix stands before each row."""
+    return bool(model.config.get_text_config()._attn_implementation == NAME) and not virtual_tokens(model)
 
 
 def varlen_mask(batch_size: int, q_length: int, kv_length: int, **kwargs: Any) -> torch.Tensor | None:

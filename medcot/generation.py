@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from medcot.attention import virtual_tokens
 from medcot.decoding import next_tokens
 from medcot.errors import DataError, MachineError
 from medcot.evaluate_params import GenerationParams
@@ -66,7 +67,7 @@ def generate_ids(model: Any, requests: Sequence[Request], stops: set[int], param
     order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].ids), repr(requests[i].key)))
     ordered = [requests[i] for i in order]
     outputs: list[list[int]] = [[] for _ in requests]
-    generate = _in_slots if slots_fit(model) else _padded
+    generate = _in_slots if slots_fit(model) else in_batches
     try:
         for i, ids in tqdm(generate(model, ordered, stops, params), total=len(order), desc="generate", unit="reply", disable=None):
             outputs[order[i]] = ids
@@ -82,28 +83,34 @@ def _in_slots(model: Any, requests: Sequence[Request], stops: set[int], params: 
             yield from Slots(model, requests, stops, params).run(requests)
 
 
-def _padded(model: Any, requests: Sequence[Request], stops: set[int], params: GenerationParams) -> Iterator[tuple[int, list[int]]]:
-    """Any architecture, in batches of prompts of like length under transformers' own cache."""
+def in_batches(model: Any, requests: Sequence[Request], stops: set[int], params: GenerationParams) -> Iterator[tuple[int, list[int]]]:
+    """Any architecture, in batches of prompts of like length under transformers' own cache; index and new tokens of each request."""
     for start in range(0, len(requests), params.batch_size):
         yield from enumerate(_padded_batch(model, requests[start : start + params.batch_size], stops, params), start)
 
 
 def check_lengths(model: Any, requests: Sequence[Request]) -> None:
     """Refuse a request that may need more positions than the model has."""
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    most, before = getattr(model.config.get_text_config(), "max_position_embeddings", None), virtual_tokens(model)
     longest = max(requests, key=lambda request: len(request.ids) + request.limit, default=None)
-    if most and longest and len(longest.ids) + longest.limit > most:
-        cause = f"a prompt of {len(longest.ids)} tokens with its reply is longer than the {most} that the model reads"
+    if most and longest and before + len(longest.ids) + longest.limit > most:
+        cause = f"a prompt of {len(longest.ids)} tokens with its reply is longer than the {most - before} that the model reads"
         raise DataError(f"{PLACE}.max_new_tokens", cause, "lower it", got=longest.limit)
 
 
 @torch.inference_mode()
 def _padded_batch(model: Any, requests: Sequence[Request], stops: set[int], params: GenerationParams) -> list[list[int]]:
-    """Generate for a batch that is padded on the left; it ends with its longest reply."""
-    width, device = max(len(request.ids) for request in requests), model.device
+    """Generate for a batch that is padded on the left; it ends with its longest reply.
+
+    A prefix is put into the cache once; from there on the base is asked, for peft would put it in at every step.
+    """
+    width, device, before = max(len(request.ids) for request in requests), model.device, virtual_tokens(model)
     step = torch.tensor([[0] * (width - len(request.ids)) + request.ids for request in requests], device=device)
     mask = torch.tensor([[0] * (width - len(request.ids)) + [1] * len(request.ids) for request in requests], device=device)
-    positions, cache = (mask.cumsum(-1) - 1).clamp(min=0), None
+    positions, cache = (mask.cumsum(-1) - 1).clamp(min=0) + before, None
+    if before:
+        cache, model = model.get_prompt(batch_size=len(requests)), model.get_base_model()
+        mask = torch.cat([mask.new_ones(len(requests), before), mask], 1)
     longest = max(request.limit for request in requests)
     random = torch.nn.utils.rnn.pad_sequence([request.random() for request in requests], batch_first=True).to(device)
     outputs: list[list[int]] = [[] for _ in requests]

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from medcot.adapters import read_adapter_config
 from medcot.errors import DataError
 from medcot.model import ADAPTER_CONFIG, Hardware, load_weights
+from medcot.prefix import PREFIX_TUNING
 from medcot.weights import find_weights
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -51,6 +52,9 @@ def merged_model(weights: Path, adapter: Path, dtype: str) -> Any:
     if not (adapter / ADAPTER_CONFIG).is_file():
         return load_dense(adapter).to(DTYPES[dtype])
     config = read_adapter_config(adapter)
+    if config["peft_type"] == PREFIX_TUNING:
+        cause, remedy = "a prefix cannot be merged: it changes no weight, and no server of dense models reads it", "use it through peft"
+        raise DataError(str(adapter / ADAPTER_CONFIG), cause, remedy, got=PREFIX_TUNING)
     if hindered := [key for key in UNMERGEABLE if config.get(key)]:
         raise DataError(str(adapter / ADAPTER_CONFIG), "such an adapter cannot be merged", "serve it as an adapter", got=hindered[0])
     try:

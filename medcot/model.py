@@ -24,8 +24,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from medcot.attention import NAME as PACKED
-from medcot.attention import implementation_for
+from medcot.attention import implementation_for, virtual_tokens
 from medcot.errors import DataError, MachineError
+from medcot.gpu_lock import lock_gpu
 from medcot.weights import BaseRecord as BaseRecord
 from medcot.weights import describe_model_dir as describe_model_dir
 from medcot.weights import file_sha256 as file_sha256
@@ -117,6 +118,8 @@ def load_weights(weights: Path, quantization: str, hardware: Hardware) -> PreTra
     quiet_libraries()
     config = read_architecture(weights)
     wanted = attention_of(config, hardware)
+    if hardware.device == "cuda":
+        lock_gpu()
     model, report = AutoModelForCausalLM.from_pretrained(
         weights,
         config=config,
@@ -191,7 +194,10 @@ def load_tuned(model_dir: Path, adapter_dir: Path, quantization: str, hardware: 
         from peft import PeftModel
 
         base = load_base(model_dir, quantization, hardware)
-        return PeftModel.from_pretrained(base, adapter_dir, is_trainable=False).eval()
+        tuned = PeftModel.from_pretrained(base, adapter_dir, is_trainable=False).eval()
+        if tokens := virtual_tokens(tuned):
+            log.info("model: %s is a prefix of %d virtual tokens; it lies in the cache, so rows are padded", adapter_dir, tokens)
+        return tuned
     if (adapter_dir / "config.json").is_file():
         check_size(read_base_record(model_dir)[0], hardware)
         return load_weights(adapter_dir, quantization, hardware)

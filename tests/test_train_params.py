@@ -44,6 +44,22 @@ def test_warmup_ratio_becomes_steps_and_warmup_steps_beat_it(ratio: float, fixed
         ({"load_best_model_at_end": True}, "load_best_model_at_end needs eval_steps > 0"),
         ({"load_best_model_at_end": True, "eval_steps": 4, "save_steps": 6}, "save_steps to be 0 or a multiple of eval_steps"),
         ({"early_stopping_steps": 2, "eval_steps": 2}, "early_stopping_steps needs load_best_model_at_end: true"),
+        ({"metric_for_best_model": "eval_bleu_4"}, "metric_for_best_model needs load_best_model_at_end: true"),
+        (
+            {"metric_for_best_model": "eval_rouge_l", "load_best_model_at_end": True, "eval_steps": 2},
+            "metric_for_best_model eval_rouge_l needs eval_generate_rows > 0",
+        ),
+        ({"metric_for_best_model": "bleu"}, "train.metric_for_best_model"),
+        ({"eval_max_new_tokens": 0}, "train.eval_max_new_tokens"),
+        ({"num_virtual_tokens": 0}, "train.num_virtual_tokens"),
+        (
+            {"finetuning_type": "prefix", "gradient_checkpointing": True},
+            "finetuning_type prefix needs gradient_checkpointing: false: transformers drops the cache in recomputed layers",
+        ),
+        (
+            {"finetuning_type": "prefix", "additional_target": "lm_head"},
+            "finetuning_type prefix trains nothing else: additional_target must be empty",
+        ),
         ({"lr_scheduler_type": "polynomial", "learning_rate": 1e-7}, "ends at 1e-07"),
         ({"learning_rate": 2.0}, "train.learning_rate"),
         ({"lora_rank": 0}, "train.lora_rank"),
@@ -84,6 +100,27 @@ def test_llamafactory_reads_the_same_run() -> None:
     assert isinstance(config["lora_alpha"], int)
     assert config["disable_gradient_checkpointing"] is False
     assert config["finetuning_type"] == "lora"
+    assert params(finetuning_type="full").llamafactory_config()["finetuning_type"] == "full"
+    assert params(finetuning_type="none").llamafactory_config()["finetuning_type"] == "lora"
+
+
+def test_a_prefix_stands_in_llamafactorys_configuration_as_what_it_is() -> None:
+    """It knows no such type and refuses the file: better than a LoRA under a prefix's name."""
+    config = params(finetuning_type="prefix", num_virtual_tokens=30).llamafactory_config()
+    assert {key: config[key] for key in ("finetuning_type", "num_virtual_tokens")} == {
+        "finetuning_type": "prefix",
+        "num_virtual_tokens": 30,
+    }
+    assert "num_virtual_tokens" not in params().llamafactory_config()
+
+
+def test_a_generation_metric_becomes_llamafactorys_own_of_that_kind() -> None:
+    chosen = {"eval_steps": 2, "load_best_model_at_end": True, "eval_generate_rows": 8, "eval_max_new_tokens": 64}
+    config = params(metric_for_best_model="eval_rouge_l", **chosen).llamafactory_config()
+    expected = {"metric_for_best_model": "eval_rouge-l", "predict_with_generate": True, "max_new_tokens": 64, "do_sample": False}
+    assert {key: config[key] for key in expected} == expected
+    plain = params(**chosen).llamafactory_config()
+    assert {*expected, "eval_generate_rows", "eval_max_new_tokens"} & set(plain) == set()
 
 
 def test_what_is_off_is_left_out_where_a_zero_would_switch_it_on() -> None:
