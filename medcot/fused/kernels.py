@@ -1,0 +1,270 @@
+"""Triton kernels of the fused step, one program a row (or a tile of a row), float32 inside, for sm_80 and newer: nothing is Hopper's own.
+
+`<name>_kernel` is the device code, `<name>` its launcher, of the same signature as its twin in twins.py, where what it computes is
+written. All are bound by memory: README.md has the bytes of each. Offsets of rows are 64-bit, since T x 2I can pass 2^31.
+Imported only where Triton is (ops.py).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+UNPACK_BYTES = 1024  # packed bytes of one program
+TILE = 1024  # columns of one program of SwiGLU
+VOCABULARY_TILE = 8192
+
+
+@triton.jit
+def unpack_nf4_kernel(packed, scales, code, out, half, stride, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    start = tl.program_id(1) * BLOCK
+    byte = start + tl.arange(0, BLOCK)
+    inside = byte < half
+    pair = tl.load(packed + row * half + byte, mask=inside, other=0).to(tl.int32)
+    scale = tl.load(scales + (row * half + byte) // 32, mask=inside, other=0.0)
+    high = tl.load(code + (pair >> 4)) * scale
+    low = tl.load(code + (pair & 15)) * scale
+    column = 2 * start + tl.arange(0, 2 * BLOCK)
+    tl.store(out + row * stride + column, tl.interleave(high, low).to(out.dtype.element_ty), mask=column < 2 * half)
+
+
+def unpack_nf4(packed: Tensor, scales: Tensor, code: Tensor, out: Tensor) -> None:
+    rows, half = out.shape[0], out.shape[1] // 2
+    grid = (rows, triton.cdiv(half, UNPACK_BYTES))
+    unpack_nf4_kernel[grid](packed, scales, code, out, half, out.stride(0), BLOCK=UNPACK_BYTES, num_warps=4)
+
+
+@triton.jit
+def add_norm_kernel(stream, delta, weight, total, normed, width, stride, eps, ADD: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    x = tl.load(stream + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        added = x + tl.load(delta + row * width + column, mask=inside, other=0.0).to(tl.float32)
+        rounded = added.to(total.dtype.element_ty)
+        tl.store(total + row * width + column, rounded, mask=inside)
+        x = rounded.to(tl.float32)
+    inverse = 1.0 / tl.sqrt(tl.sum(x * x, 0) / width + eps)
+    scaled = (x * inverse).to(normed.dtype.element_ty).to(tl.float32)
+    w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(normed + row * stride + column, (w * scaled).to(normed.dtype.element_ty), mask=inside)
+
+
+def add_norm(stream: Tensor, delta: Tensor | None, weight: Tensor, eps: float, pad: int) -> tuple[Tensor, Tensor]:
+    rows, width = stream.shape
+    total = stream if delta is None else torch.empty_like(stream)
+    normed = stream.new_empty(rows, width + pad)
+    add_norm_kernel[(rows,)](
+        stream,
+        stream if delta is None else delta,
+        weight,
+        total,
+        normed,
+        width,
+        width + pad,
+        eps,
+        ADD=delta is not None,
+        BLOCK=triton.next_power_of_2(width),
+        num_warps=8,
+    )
+    return total, normed
+
+
+@triton.jit
+def norm_backward_kernel(grad_normed, stream, weight, grad, width, stride, eps, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    x = tl.load(stream + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    incoming = tl.load(grad_normed + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    inverse = 1.0 / tl.sqrt(tl.sum(x * x, 0) / width + eps)
+    scaled = x * inverse
+    incoming = incoming * w
+    through = inverse * (incoming - scaled * (tl.sum(incoming * scaled, 0) / width))
+    place = grad + row * stride + column
+    tl.store(place, (tl.load(place, mask=inside, other=0.0).to(tl.float32) + through).to(grad.dtype.element_ty), mask=inside)
+    rounded = scaled.to(grad_normed.dtype.element_ty).to(tl.float32)
+    tl.store(grad_normed + row * width + column, (w * rounded).to(grad_normed.dtype.element_ty), mask=inside)
+
+
+def norm_backward(grad_normed: Tensor, stream: Tensor, weight: Tensor, eps: float, grad: Tensor) -> None:
+    rows, width = stream.shape
+    block = triton.next_power_of_2(width)
+    norm_backward_kernel[(rows,)](grad_normed, stream, weight, grad, width, grad.stride(0), eps, BLOCK=block, num_warps=8)
+
+
+@triton.jit
+def swiglu_kernel(gate_up, act, width, stride, act_stride, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < width
+    gate = tl.load(gate_up + row * stride + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + row * stride + width + column, mask=inside, other=0.0)
+    silu = (gate * tl.sigmoid(gate)).to(up.dtype).to(tl.float32)
+    tl.store(act + row * act_stride + column, (silu * up.to(tl.float32)).to(act.dtype.element_ty), mask=inside)
+
+
+def swiglu(gate_up: Tensor, pad: int) -> Tensor:
+    rows, width = gate_up.shape[0], gate_up.shape[1] // 2
+    act = gate_up.new_empty(rows, width + pad)
+    grid = (rows, triton.cdiv(width, TILE))
+    swiglu_kernel[grid](gate_up, act, width, gate_up.stride(0), width + pad, BLOCK=TILE, num_warps=4)
+    return act
+
+
+@triton.jit
+def swiglu_backward_kernel(gate_up, grad_act, width, stride, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < width
+    gate_place = gate_up + row * stride + column
+    act_place = grad_act + row * width + column
+    gate = tl.load(gate_place, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_place + width, mask=inside, other=0.0).to(tl.float32)
+    grad = tl.load(act_place, mask=inside, other=0.0).to(tl.float32)
+    sigmoid = tl.sigmoid(gate)
+    silu = gate * sigmoid
+    rounded = silu.to(grad_act.dtype.element_ty).to(tl.float32)
+    tl.store(act_place, (rounded * up).to(grad_act.dtype.element_ty), mask=inside)
+    slope = sigmoid * (1.0 + gate * (1.0 - sigmoid))
+    tl.store(gate_place, (grad * up * slope).to(gate_up.dtype.element_ty), mask=inside)
+    tl.store(gate_place + width, (grad * silu).to(gate_up.dtype.element_ty), mask=inside)
+
+
+def swiglu_backward(gate_up: Tensor, grad_act: Tensor) -> None:
+    rows, width = grad_act.shape
+    swiglu_backward_kernel[(rows, triton.cdiv(width, TILE))](gate_up, grad_act, width, gate_up.stride(0), BLOCK=TILE, num_warps=4)
+
+
+@triton.jit
+def rotate_kernel(
+    source, target, cos, sin, q_weight, k_weight, stride, target_stride, heads, keys, eps,
+    NORM: tl.constexpr, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    is_key = tl.program_id(1)
+    head = tl.arange(0, HEADS)[:, None]
+    lane = tl.arange(0, HALF_BLOCK)[None, :]
+    inside = (head < tl.where(is_key == 1, keys, heads)) & (lane < HALF)
+    place = (is_key * heads + head) * (2 * HALF) + lane
+    a = tl.load(source + row * stride + place, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(source + row * stride + place + HALF, mask=inside, other=0.0).to(tl.float32)
+    if NORM:
+        weight = q_weight if is_key == 0 else k_weight
+        inverse = (1.0 / tl.sqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / (2 * HALF) + eps))[:, None]
+        a = (a * inverse).to(target.dtype.element_ty).to(tl.float32) * tl.load(weight + lane, mask=lane < HALF, other=0.0).to(tl.float32)
+        b = (b * inverse).to(target.dtype.element_ty).to(tl.float32) * tl.load(weight + HALF + lane, mask=lane < HALF, other=0.0).to(
+            tl.float32
+        )
+        a = a.to(target.dtype.element_ty).to(tl.float32)
+        b = b.to(target.dtype.element_ty).to(tl.float32)
+    c = tl.load(cos + row * HALF + lane, mask=lane < HALF, other=0.0)
+    s = tl.load(sin + row * HALF + lane, mask=lane < HALF, other=0.0)
+    tl.store(target + row * target_stride + place, (a * c - b * s).to(target.dtype.element_ty), mask=inside)
+    tl.store(target + row * target_stride + place + HALF, (b * c + a * s).to(target.dtype.element_ty), mask=inside)
+
+
+def rotate(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, q_weight: Tensor | None, k_weight: Tensor | None, eps: float) -> Tensor:
+    rows, half = cos.shape
+    keys = (qkv.shape[1] // (2 * half) - heads) // 2
+    target = qkv if q_weight is None else qkv.new_empty(rows, (heads + keys) * 2 * half)
+    rotate_kernel[(rows, 2)](
+        qkv, target, cos, sin, cos if q_weight is None else q_weight, cos if k_weight is None else k_weight,
+        qkv.stride(0), target.stride(0), heads, keys, eps,
+        NORM=q_weight is not None, HALF=half, HALF_BLOCK=triton.next_power_of_2(half), HEADS=triton.next_power_of_2(heads), num_warps=4,
+    )  # fmt: skip
+    return target
+
+
+@triton.jit
+def rotate_backward_kernel(
+    grad_q, grad_k, grad_v, raw, out, cos, sin, q_weight, k_weight, raw_stride, out_stride, heads, keys, eps,
+    NORM: tl.constexpr, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)  # 0 queries, 1 keys, 2 values
+    head = tl.arange(0, HEADS)[:, None]
+    lane = tl.arange(0, HALF_BLOCK)[None, :]
+    count = tl.where(part == 0, heads, keys)
+    inside = (head < count) & (lane < HALF)
+    place = head * (2 * HALF) + lane
+    column = tl.where(part == 0, 0, heads + (part - 1) * keys) * (2 * HALF) + place
+    source = (grad_q if part == 0 else (grad_k if part == 1 else grad_v)) + row * count * (2 * HALF)
+    a = tl.load(source + place, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(source + place + HALF, mask=inside, other=0.0).to(tl.float32)
+    if part < 2:
+        c = tl.load(cos + row * HALF + lane, mask=lane < HALF, other=0.0)
+        s = tl.load(sin + row * HALF + lane, mask=lane < HALF, other=0.0)
+        turned = a * c + b * s
+        b = b * c - a * s
+        a = turned
+        if NORM:
+            weight = q_weight if part == 0 else k_weight
+            x = tl.load(raw + row * raw_stride + column, mask=inside, other=0.0).to(tl.float32)
+            y = tl.load(raw + row * raw_stride + column + HALF, mask=inside, other=0.0).to(tl.float32)
+            inverse = (1.0 / tl.sqrt((tl.sum(x * x, 1) + tl.sum(y * y, 1)) / (2 * HALF) + eps))[:, None]
+            x = x * inverse
+            y = y * inverse
+            a = a * tl.load(weight + lane, mask=lane < HALF, other=0.0).to(tl.float32)
+            b = b * tl.load(weight + HALF + lane, mask=lane < HALF, other=0.0).to(tl.float32)
+            mean = ((tl.sum(a * x, 1) + tl.sum(b * y, 1)) / (2 * HALF))[:, None]
+            a = inverse * (a - x * mean)
+            b = inverse * (b - y * mean)
+    tl.store(out + row * out_stride + column, a.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * out_stride + column + HALF, b.to(out.dtype.element_ty), mask=inside)
+
+
+def rotate_backward(
+    out: Tensor,
+    grads: tuple[Tensor, Tensor, Tensor],
+    qkv: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    eps: float,
+) -> None:
+    rows, half = cos.shape
+    grad_q, grad_k, grad_v = (grad.contiguous() for grad in grads)
+    heads, keys = grad_q.shape[1], grad_k.shape[1]
+    raw = out if qkv is None else qkv
+    rotate_backward_kernel[(rows, 3)](
+        grad_q, grad_k, grad_v, raw, out, cos, sin, cos if q_weight is None else q_weight, cos if k_weight is None else k_weight,
+        raw.stride(0), out.stride(0), heads, keys, eps,
+        NORM=q_weight is not None, HALF=half, HALF_BLOCK=triton.next_power_of_2(half), HEADS=triton.next_power_of_2(heads), num_warps=4,
+    )  # fmt: skip
+
+
+@triton.jit
+def cross_entropy_kernel(logits, targets, losses, scale, width, stride, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    target = tl.load(targets + row)
+    place = logits + row * stride
+    highest = float("-inf")
+    total = 0.0
+    for start in range(0, width, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        x = tl.load(place + column, mask=column < width, other=float("-inf")).to(tl.float32)
+        higher = tl.maximum(highest, tl.max(x, 0))
+        total = total * tl.exp(highest - higher) + tl.sum(tl.exp(x - higher), 0)
+        highest = higher
+    log_sum = highest + tl.log(total)
+    tl.store(losses + row, log_sum - tl.load(place + target).to(tl.float32))
+    for start in range(0, width, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        x = tl.load(place + column, mask=column < width, other=float("-inf")).to(tl.float32)
+        grad = (tl.exp(x - log_sum) - tl.where(column == target, 1.0, 0.0)) * scale
+        tl.store(place + column, grad.to(logits.dtype.element_ty), mask=column < width)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, scale: float) -> Tensor:
+    rows, width = logits.shape
+    losses = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    block = min(VOCABULARY_TILE, triton.next_power_of_2(width))
+    cross_entropy_kernel[(rows,)](logits, targets, losses, scale, width, logits.stride(0), BLOCK=block, num_warps=16)
+    return losses
