@@ -21,7 +21,7 @@ from medcot.health import HEALTH_SCHEMA, MEASURES, summarise
 from medcot.records import read_jsonl, write_jsonl
 from medcot.replies import CLOSED
 from medcot.statistics import ratio
-from medcot.tasks import REPLY_SCHEMA, SCORE_SCHEMA, ProbeReply, reply_frame, score_frame
+from medcot.tasks import CHANCE, REPLY_SCHEMA, SCORE_SCHEMA, ProbeReply, reply_frame, score_frame
 
 HELDOUT_SET, TRAIN_SET, GENERAL_SET = "heldout", "train", "general"
 """Rows whose likelihood is measured: those of the split, as many training rows, and general texts."""
@@ -107,8 +107,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no object")
-    if wrong := next((key for key, value in content.items() if key.startswith("num_") and type(value) is not int), None):
-        raise ValueError(f"{path.name}: {wrong} is no number")
+    for start, kind in (("num_", int), (CHANCE, float)):
+        if wrong := next((key for key, value in content.items() if key.startswith(start) and type(value) is not kind), None):
+            raise ValueError(f"{path.name}: {wrong} is no number")
     return content
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import polars as pl
 
 from medcot.errors import DataError
+from medcot.guessing import Guessing, score_interval
 from medcot.paired import Comparison, compare_scores
 from medcot.statistics import holm
 from medcot.tasks import FORGETTING, GENERATED, KEY, KNOWLEDGE, SAFETY
@@ -131,7 +132,7 @@ def measure(items: pl.DataFrame, num_items: Mapping[str, int], params: VerdictPa
     items      as pair_items makes them
     num_items  endpoint → how many items each arm was given; what neither arm has counts as missing in both
     """
-    clean = items.filter(pl.col("contaminated").is_null() | ~pl.col("contaminated"))
+    clean = _clean(items)
     found: list[Measured] = []
     for endpoint, role in roles(items["endpoint"].unique().sort().to_list(), params.primary):
         rows, everything = clean.filter(endpoint=endpoint), items.filter(endpoint=endpoint)
@@ -199,8 +200,25 @@ def _means(rows: pl.DataFrame, name: str) -> tuple[float, float]:
 def compare(rows: pl.DataFrame, params: VerdictParams, prefix: str = "") -> Comparison:
     """Compare two columns of paired items, those of one case together."""
     base, tuned = (rows[f"{prefix}{arm}"].to_numpy() for arm in ARMS)
-    clusters = rows.select(pl.concat_str("endpoint", "benchmark", "case", separator="/")).to_series().to_list()
-    return compare_scores(base, tuned, clusters, params.confidence, params.num_resamples, params.seed)
+    return compare_scores(base, tuned, _cases(rows), params.confidence, params.num_resamples, params.seed)
+
+
+def beside_chance(items: pl.DataFrame, endpoint: str, chance: float, params: VerdictParams) -> Guessing:
+    """The interval of each arm's score on the clean items of an endpoint, beside what guessing would score."""
+    rows = _clean(items).filter(endpoint=endpoint)
+    base, tuned = (
+        score_interval(rows[arm].to_numpy(), chance, _cases(rows), params.confidence, params.num_resamples, params.seed) for arm in ARMS
+    )
+    return Guessing(chance, base, tuned)
+
+
+def _clean(items: pl.DataFrame) -> pl.DataFrame:
+    return items.filter(pl.col("contaminated").is_null() | ~pl.col("contaminated"))
+
+
+def _cases(rows: pl.DataFrame) -> list[str]:
+    """What each item shares with others, by name."""
+    return rows.select(pl.concat_str("endpoint", "benchmark", "case", separator="/")).to_series().to_list()
 
 
 def as_row(measured: Measured) -> dict[str, Any]:

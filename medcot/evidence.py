@@ -22,6 +22,7 @@ from medcot.evaluate_params import EvaluateParams
 from medcot.evaluation import EvalSet, score_rows, score_texts, segment_spans, text_spans
 from medcot.general_texts import GeneralText
 from medcot.generation import generate_replies
+from medcot.guessing import chance_level
 from medcot.health import health_frame
 from medcot.knowledge import Tasks, excluded_frame, general_tasks, knowledge_tasks, read_marks
 from medcot.lexicon import read_lexicon
@@ -29,7 +30,7 @@ from medcot.llamafactory import Row
 from medcot.probes import answer_probes
 from medcot.records import canonical, seeded_order, short_hash
 from medcot.server import Server
-from medcot.tasks import ENDPOINTS, GENERATED, HELDOUT, Prompt, Reply, Score, prompts_hash, reply_frame, score_frame
+from medcot.tasks import CHANCE, ENDPOINTS, GENERATED, HELDOUT, Prompt, Reply, Score, prompts_hash, reply_frame, score_frame
 
 BENCHMARKS, GENERAL = Path("data/benchmarks"), Path("data/general")
 SAMPLES = {"sample": Path("data/sample/benchmark.jsonl"), "sample_facts": Path("data/sample/knowledge.jsonl")}
@@ -65,6 +66,7 @@ class Evidence:
         """The part of an arm's manifest that says what was asked; marks are apart, so that runs on other training rows can be compared."""
         asked = {name: self.prompts[name] for name in (HELDOUT, *ENDPOINTS) if self.prompts.get(name)}
         found = [prompt for name in ENDPOINTS for prompt in asked.get(name, ()) if prompt.contaminated is not False]
+        chances = {name: chance_level(prompts) for name, prompts in asked.items()}
         marks = [[prompt.endpoint, prompt.benchmark, prompt.item, prompt.contaminated] for prompt in found]
         return {
             "contamination": "checked" if self.checked else "not_checked",
@@ -72,6 +74,7 @@ class Evidence:
             "general_text_hash": short_hash(canonical([[text.id, text.prompt, text.text] for text in self.texts])),
             **{f"prompts_hash.{name}": prompts_hash(prompts) for name, prompts in asked.items()},
             **{f"num_items.{name}": len(prompts) for name, prompts in asked.items()},
+            **{f"{CHANCE}{name}": chance for name, chance in chances.items() if chance is not None},
             "num_excluded": self.excluded.height,
         }
 

@@ -9,7 +9,7 @@ from medcot.markup import Html, tag
 from medcot.report_charts import axis, interval_mark, scale_of
 from medcot.report_data import Report
 from medcot.report_texts import say
-from medcot.verdict_page import ON_VAL, WARNING, num_looks
+from medcot.verdict_page import ON_VAL, WARNING, guessing_note, num_looks
 from medcot.verdict_texts import IN_CHINESE, Language, endpoint_name, gate_text, interval_text, next_step, points, sentence, signed
 
 Row = Mapping[str, Any]
@@ -29,12 +29,14 @@ def front(report: Report, language: Language) -> Html:
     """The verdict on one page."""
     record = report.record
     hue = HUES.get(record["verdict"], "calm")
+    note = guessing_note(record, language)
     chinese = language == "zh" and tag("span", IN_CHINESE[record["verdict"]])
     answer = tag(
         "div",
         tag("p", say("question", language), class_="question"),
         tag("h1", record["verdict"], chinese, class_="verdict long" if len(record["verdict"]) > LONG else "verdict"),
         tag("p", sentence(record, language), class_="answer"),
+        note and tag("p", note, class_="note"),
         class_="said",
     )
     return tag(

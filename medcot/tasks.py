@@ -29,6 +29,9 @@ ENDPOINTS = (*KNOWLEDGE, *FORGETTING, *SAFETY)
 GENERATED = ("choice_generated", "open", "general_answer", "instructions", "red_flags")
 """Endpoints that read generated replies; the others compare likelihoods."""
 
+CHANCE = "chance."
+"""Before an endpoint in a manifest: what guessing scores on its clean items; see medcot/guessing.py."""
+
 ThinkState = Literal["prefilled", "explicit", "none", "unclosed", "nested", "multiple", "empty_answer"]
 Status = Literal["ok", "truncated", "unclosed", "empty", "unparseable"]
 

@@ -14,10 +14,11 @@ from typing import Any, Literal
 import polars as pl
 
 from medcot.decision_table import Loss, Verdict, decide
-from medcot.endpoints import POOLED_FORGETTING, Measured, measure
+from medcot.endpoints import POOLED_FORGETTING, Measured, beside_chance, measure
+from medcot.guessing import Guessing
 from medcot.paired import Comparison, non_inferiority
 from medcot.power import items_needed, items_to_show
-from medcot.tasks import ENDPOINTS, FORGETTING
+from medcot.tasks import CHANCE, ENDPOINTS, FORGETTING
 from medcot.validity import Reason, differences, faults, too_few
 from medcot.verdict_params import MAX_LOOPING, VerdictParams
 
@@ -51,6 +52,7 @@ class Judgement:
     primary       the endpoint that decides; None where there is none, or the arms may not be subtracted
     measured      every comparison, the primary one first
     n_to_resolve  clean items it would take to see a difference as large as the margin; None where nothing was measured
+    guessing      each arm beside guessing, on the primary endpoint; None where nothing is judged or nothing is to be guessed
     """
 
     verdict: Verdict
@@ -59,6 +61,7 @@ class Judgement:
     measured: tuple[Measured, ...] = ()
     gates: tuple[Gate, ...] = ()
     n_to_resolve: int | None = None
+    guessing: Guessing | None = None
 
 
 def judge(
@@ -85,9 +88,11 @@ def judge(
     found = (primary, measured, gates, resolve)
     if reasons:
         return Judgement("INVALID", reasons, *found)
+    chance = tuned.get(f"{CHANCE}{primary.endpoint}")
+    guessing = None if chance is None else beside_chance(items, primary.endpoint, chance, params)
     if params.tier == "smoke":
-        return Judgement("INCONCLUSIVE", (Reason("tier_smoke", primary.endpoint, {"n": one.n}),), *found)
-    return Judgement(decide(one.low, one.high, combined(gates), params.margin), (), *found)
+        return Judgement("INCONCLUSIVE", (Reason("tier_smoke", primary.endpoint, {"n": one.n}),), *found, guessing)
+    return Judgement(decide(one.low, one.high, combined(gates), params.margin), (), *found, guessing)
 
 
 def combined(gates: Sequence[Gate]) -> Loss:

@@ -35,6 +35,13 @@ HEAD = {
     "next": Sentence("What to do next", "下一步"),
     "looks": Sentence("Looks at the test set", "测试集被查看的次数"),
 }
+GUESSING = Sentence(
+    "Neither is shown to do better than guessing, which scores {chance} points out of 100: the base lies within {base}, the fine-tune "
+    "within {tuned} ({level} % intervals). Whether they differ or not then says nothing about what they know.",
+    "没有证据表明两者比随机猜测更好：猜测可得每 100 分 {chance} 分，基座在 {base} 之间，微调模型在 {tuned} 之间（{level} % 区间）。"
+    "此时二者有无差异，都说明不了它们懂得多少。",
+)
+NOTE = Sentence("**Note.** {note}", "**注意。** {note}")
 COLUMNS = Sentence(
     "| Measure | Questions | Base | Fine-tune | Difference | Could have seen |", "| 项目 | 题数 | 基座 | 微调 | 差异 | 可检出的最小差异 |"
 )
@@ -104,6 +111,8 @@ def page(record: Record, language: Language) -> Iterator[str]:
     yield say("title", "# ").format(verdict=record["verdict"], chinese=IN_CHINESE[record["verdict"]]) + "\n"
     yield say("question").format(endpoint=endpoint_name(record["declaration"]["primary"], language)) + "\n"
     yield say("answer").format(sentence=sentence(record, language)) + "\n"
+    if note := guessing_note(record, language):
+        yield getattr(NOTE, language).format(note=note) + "\n"
     if record["reasons"]:
         yield "\n".join(f"- `{reason['name']}` {reason_text(reason, language)}" for reason in record["reasons"]) + "\n"
     if measured := _rows(record, ("primary", "secondary", "benchmark", "contaminated"), language):
@@ -125,6 +134,16 @@ def page(record: Record, language: Language) -> Iterator[str]:
     yield next_step(record, language) + "\n"
     yield say("looks", "## ") + "\n"
     yield from _looks(record, language)
+
+
+def guessing_note(record: Record, language: Language) -> str | None:
+    """That neither arm does better than guessing, with the figures; None where one does, or where it is not known what guessing scores."""
+    found = record["guessing"]
+    if found is None or not found["neither"]:
+        return None
+    within = {arm: (" 至 " if language == "zh" else " to ").join(map(points, found[arm])) for arm in ("base", "tuned")}
+    level = f"{100 * record['declaration']['confidence']:g}"
+    return str(getattr(GUESSING, language)).format(chance=points(found["chance"]), level=level, **within)
 
 
 def num_looks(record: Record, language: Language) -> str:

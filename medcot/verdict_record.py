@@ -58,6 +58,7 @@ def verdict_record(
         "comparisons": [comparison_row(each, params) for each in judgement.measured],
         "gates": [_gate(gate) for gate in judgement.gates],
         "n_to_resolve": judgement.n_to_resolve,
+        "guessing": None if judgement.guessing is None else {**asdict(judgement.guessing), "neither": judgement.guessing.neither},
         "observations": [observed_row(each) for each in observations],
         "num_looks": looks,
         "training": None if training is None else dict(training),

@@ -14,7 +14,7 @@ from medcot.arm import arm_metrics, read_arm, write_arm
 from medcot.comparison import check_alike
 from medcot.errors import DataError
 from medcot.evidence import choose, describe_generation, gather, run_arm
-from medcot.tasks import ENDPOINTS, GENERATED, HELDOUT, Prompt
+from medcot.tasks import CHANCE, ENDPOINTS, GENERATED, HELDOUT, Prompt
 
 SMALL = {"max_items": MAX_ITEMS, "generation": {"max_new_tokens": 5, "batch_size": 4}}
 
@@ -55,6 +55,12 @@ def test_marks_travel_with_the_items_and_say_whether_all_were_checked(evidence, 
     unchecked = gather(data, params(**SMALL))
     assert unchecked.manifest()["contamination"] == "not_checked"
     assert {prompt.contaminated for prompt in unchecked.prompts["choice"]} == {None}
+
+
+def test_what_guessing_scores_is_told_of_every_endpoint_with_choices(evidence):
+    told = {key: value for key, value in evidence.manifest().items() if key.startswith(CHANCE)}
+    assert told["chance.choice"] == told["chance.choice_generated"] == 0.25, "all items of the exam have four choices"
+    assert set(told) == {"chance.choice", "chance.choice_generated", "chance.general_choice"}
 
 
 def test_our_own_suites_carry_the_marks_of_decontamination_too(data):

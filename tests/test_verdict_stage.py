@@ -291,7 +291,7 @@ def test_a_table_that_no_stage_writes_is_refused_in_one_line(
     assert not OUT.exists()
 
 
-@pytest.mark.parametrize("content", ["[1]", "null", '{"num_items.choice": "many"}'])
+@pytest.mark.parametrize("content", ["[1]", "null", '{"num_items.choice": "many"}', '{"chance.choice": "a quarter"}'])
 def test_a_manifest_that_is_none_is_refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
     write_arms()
     (stage.TUNED_ARM / "manifest.json").write_text(content, encoding="utf-8")
