@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from medcot.attention import virtual_tokens
 from medcot.errors import DataError, MachineError
+from medcot.passes import CPU_TOKENS, STEP_DOWN, TOKENS_PER_PASS, Attempt, Budget, Workload, choose_budget, fix_budget, tokens_by_hand
 from medcot.template import MASK
+
+# State of an element, and what an update needs on top: two moments of 4 bytes, or of 1, and temporary copies of all elements.
+OPTIMIZER_BYTES = {"adamw_torch": 16, "adamw_8bit": 4, "paged_adamw_8bit": 4, "paged_adamw_32bit": 12, "adafactor": 8, "sgd": 4}
 
 
 class Tokens(Protocol):
@@ -37,6 +43,7 @@ def check_rows(rows: Sequence[Tokens], model: Any) -> None:
         raise DataError("params.yaml: train", "no parameter would be trained", "see train.lora_target")
     longest = max(rows, key=lambda row: len(row.input_ids))
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context and context - virtual_tokens(model)
     if context and len(longest.input_ids) > context:
         cause = f"row {longest.id} is longer than the model's context of {context} tokens"
         raise DataError("params.yaml: model.cutoff_len", cause, f"set it to {context} at most", got=len(longest.input_ids))
@@ -52,25 +59,42 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def find_batch_that_fits(longest: Sequence[int], batch_size: int, rows_per_step: int, attempt: Callable[[Sequence[int]], None]) -> None:
-    """Attempt a forward and backward pass over the longest rows.
+def kept_bytes(num_trainable: int, optim: str) -> int:
+    """Bytes that a step holds besides its passes, and that the first attempt does not show: float32 gradients and the optimiser's state."""
+    return num_trainable * (4 + OPTIMIZER_BYTES[optim])
 
-    longest   token counts, falling; attempt takes positions in it and raises an out-of-memory where they do not fit
-    Raises MachineError on an out-of-memory, naming the largest batch size that fits and divides rows_per_step.
+
+def settle_budget(work: Workload, attempt: Attempt, limit: float, *, always_recompute: bool, on_gpu: bool) -> Budget:
+    """Choose how a run executes its steps, by attempts on its own rows; MEDCOT_TOKENS_PER_PASS goes before.
+
+    limit  bytes of memory that an attempt may take
+    Raises MachineError when the longest row does not fit, or what was set by hand does not.
     """
-    sizes = [size for size in range(batch_size, 0, -1) if rows_per_step % size == 0]
-    for size in sizes:
-        try:
-            attempt(range(min(size, len(longest))))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            continue
-        if size == batch_size:
-            return
-        cause = f"out of memory on the longest {batch_size} rows (up to {longest[0]} tokens)"
-        steps = rows_per_step // size
-        remedy = f"set train.per_device_train_batch_size: {size} and train.gradient_accumulation_steps: {steps}"
-        raise MachineError("train", cause, f"{remedy}: that fits, with the same rows in a step")
-    remedy = "set train.gradient_checkpointing: true, or lower model.cutoff_len"
-    raise MachineError("train", f"out of memory on a single row of {longest[0]} tokens", remedy)
+    by_hand = tokens_by_hand()
+    if by_hand and (fixed := fix_budget(work, attempt, limit, by_hand, always_recompute=always_recompute)):
+        return fixed
+    budget = choose_budget(work, attempt, limit, start=None if on_gpu else CPU_TOKENS, always_recompute=always_recompute)
+    if budget is None:
+        raise _too_long(work)
+    if by_hand:
+        remedy = f"set it to {budget.tokens}, which fits, or unset it"
+        raise MachineError(f"environment: {TOKENS_PER_PASS}", "out of memory in passes of so many tokens", remedy, got=by_hand)
+    return budget
+
+
+def _too_long(work: Workload) -> MachineError:
+    cause = f"out of memory on a single row of {work.size(work.longest)} tokens, activations recomputed"
+    return MachineError("train", cause, "lower model.cutoff_len, or free the GPU")
+
+
+def out_of_memory(place: str, work: Workload, attempt: Attempt, limit: float, tokens: int, kept: Path | None) -> MachineError:
+    """The error of a step that ran out of memory, naming the tokens per pass that its rows fit in, found by attempts on them.
+
+    tokens  the budget that did not do; kept  the last checkpoint
+    """
+    largest = work.size(work.largest(tokens) or work.longest)
+    budget = choose_budget(work, attempt, limit, start=max(1, int(STEP_DOWN * largest)))
+    if budget is None:
+        return _too_long(work)
+    remedy = f"set {TOKENS_PER_PASS}={budget.tokens}, which fits these rows and changes no result, and run again"
+    return MachineError(place, f"out of memory in passes of up to {largest:,} tokens", remedy + (f": it resumes from {kept}" if kept else ""))

@@ -1,8 +1,14 @@
-"""TRL's SFTTrainer on our own tokens and labels: fp32 masters, an exact val loss, and a stop at the first number that is not finite."""
+"""TRL's SFTTrainer on our own tokens and labels: steps in passes, fp32 masters, an exact val loss, a stop at what is not finite.
+
+transformers shuffles, steps the optimiser, logs and saves. It sees the rows of an optimiser step as one batch, of which it knows the
+positions alone; training_step cuts them into passes and executes those (medcot/passes.py, medcot/paths.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +22,22 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
-from medcot.attention import pack
+from medcot.attention import pack, packs
 from medcot.checkpoints import newest_checkpoint
-from medcot.errors import TrainingError
+from medcot.distributed import from_main, own_random, share, sum_gradients, sum_values, world
+from medcot.errors import MachineError, TrainingError
+from medcot.finite import blame
+from medcot.gpu_memory import free_memory, memory_limit, peak_bytes, reset_peak_memory
+from medcot.model import Hardware
+from medcot.nll import batch_by_tokens
+from medcot.passes import CPU_TOKENS, Budget, Workload, plan_passes
+from medcot.paths import choose_path
+from medcot.preflight import is_out_of_memory, kept_bytes, out_of_memory, settle_budget
+from medcot.resuming import Resumable
 from medcot.template import MASK
+from medcot.train_params import TrainParams
+
+log = logging.getLogger("medcot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +49,19 @@ class TrainRow:
     labels: list[int]
 
 
-def to_dataset(rows: Sequence[TrainRow]) -> Dataset:
-    """Rows as the trainer takes them; `row` is the position by which a message finds the record."""
-    columns = {"input_ids": [r.input_ids for r in rows], "labels": [r.labels for r in rows], "row": list(range(len(rows)))}
-    return Dataset.from_dict(columns)
+def numbers(count: int) -> Dataset:
+    """The data set that transformers shuffles: the positions of rows, which the trainer then looks up."""
+    return Dataset.from_dict({"row": list(range(count))})
+
+
+def num_predicted(row: TrainRow) -> int:
+    """Supervised tokens of a row; its first token is never predicted, since nothing stands before it."""
+    return sum(label != MASK for label in row.labels[1:])
+
+
+def as_numbers(rows: Sequence[dict[str, int]]) -> dict[str, torch.Tensor]:
+    """Collate what transformers hands to a step: the positions of its rows."""
+    return {"row": torch.tensor([row["row"] for row in rows])}
 
 
 class Collator:
@@ -43,51 +70,89 @@ class Collator:
     def __init__(self, pad_id: int, *, packed: bool = False) -> None:
         self.pad_id, self.packed = pad_id, packed
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[TrainRow]) -> dict[str, Any]:
         return self._pack(rows) if self.packed else self._pad(rows)
 
-    def _pack(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def _pack(self, rows: Sequence[TrainRow]) -> dict[str, Any]:
         # The first token of a row is predicted from the last of the row before: its label is masked, as nothing stands before it.
-        labels = [label for row in rows for label in (MASK, *row["labels"][1:])]
-        inputs = pack([row["input_ids"] for row in rows])
-        return {**inputs, "labels": torch.tensor([labels]), "row": torch.tensor([row["row"] for row in rows])}
+        labels = [label for row in rows for label in (MASK, *row.labels[1:])]
+        inputs = pack([row.input_ids for row in rows])
+        return {**inputs, "labels": torch.tensor([labels])}
 
-    def _pad(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        ids = [torch.tensor(row["input_ids"]) for row in rows]
-        labels = [torch.tensor(row["labels"]) for row in rows]
+    def _pad(self, rows: Sequence[TrainRow]) -> dict[str, Any]:
+        ids = [torch.tensor(row.input_ids) for row in rows]
+        labels = [torch.tensor(row.labels) for row in rows]
         lengths = torch.tensor([len(row) for row in ids])
         padded = pad_sequence(ids, batch_first=True, padding_value=self.pad_id)
         return {
             "input_ids": padded,
             "attention_mask": (torch.arange(padded.shape[1]) < lengths[:, None]).long(),
             "labels": pad_sequence(labels, batch_first=True, padding_value=MASK),
-            "row": torch.tensor([row["row"] for row in rows]),
         }
 
 
-class CotTrainer(SFTTrainer):  # type: ignore[misc]
+class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with fp32 masters, an exact val loss, and a stop at the first loss or gradient that is not finite."""
 
     control: Any
 
-    def __init__(self, model: Any, *, rows: Sequence[TrainRow], **options: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        rows: Sequence[TrainRow],
+        eval_rows: Sequence[TrainRow] = (),
+        pad_id: int = 0,
+        params: TrainParams,
+        hardware: Hardware,
+        metric: Callable[[Any], dict[str, float]] | None = None,
+        **options: Any,
+    ) -> None:
         # TRL casts the adapter of a quantised model to bfloat16; at a learning rate of 5e-6 most updates then round to
         # nothing. The values are kept aside and put back in fp32 before the optimiser is made.
         self.start = {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in trainable(model)}
-        super().__init__(model=model, train_dataset=to_dataset(rows), **options)
+        data = {"train_dataset": numbers(len(rows)), "eval_dataset": numbers(len(eval_rows)) if eval_rows else None}
+        super().__init__(model=model, data_collator=as_numbers, **data, **options)
         for name, p in trainable(self.model):
             if p.dtype != torch.float32:
                 p.data = self.start[name].to(p.device, copy=True)
         self.remove_callback(PrinterCallback)  # it prints to stdout
+        self.rows, self.eval_rows, self.pad_id, self.metric = rows, eval_rows, pad_id, metric
+        self.path = choose_path(self, params, hardware)
+        self.budget, self.limit = Budget(CPU_TOKENS, CPU_TOKENS), math.inf
         self.record_ids = [row.id for row in rows]
         self.step_rows: list[int] = []
+        self.last_rows: list[int] = []  # of the step before
+        self.num_tokens = 0
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        self.step_rows += inputs.pop("row").tolist()
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch=num_items_in_batch)
-        if not torch.isfinite(loss):
-            self._stop("the loss", loss.item())
-        return loss
+        """Run the rows of an optimiser step forward and backward; the loss is the mean over their supervised tokens.
+
+        Each process takes a share of the rows; gradients and loss are the sums over all.
+        """
+        self.step_rows = inputs["row"].tolist()
+        rows = [self.rows[position] for position in self.step_rows]
+        mine = share([len(row.input_ids) for row in rows], world().rank, world().size)
+        with own_random(self.args.seed, self.state.global_step):
+            loss = self.run_rows([rows[i] for i in mine], num_items=sum(map(num_predicted, rows)))
+        (value,) = sum_values([loss.item()])  # the one wait of a step for the device
+        if not math.isfinite(value):
+            self._stop("the loss", value)
+        sum_gradients(p for _, p in trainable(self.model))
+        self.num_tokens += sum(len(row.input_ids) for row in rows)
+        self._metrics["train"]["num_tokens"] = [self.num_tokens]
+        return loss.new_tensor(value)
+
+    def run_rows(self, rows: Sequence[TrainRow], num_items: int) -> torch.Tensor:
+        """Add the gradients of these rows' sum of NLL / num_items, pass by pass, and return that loss."""
+        plan = plan_passes([len(row.input_ids) for row in rows], self.budget.tokens, padded=not self.path.packed)
+        collate = Collator(self.pad_id, packed=self.path.packed)
+        passes = [[rows[i] for i in one] for one in plan]
+        batches = [self.path.place(collate(one)) for one in passes]
+        self.path.begin_step()
+        losses = [self.path.run_pass(batch, num_items, keep=batch["input_ids"].numel() <= self.budget.keep_tokens) for batch in batches]
+        self.path.end_step()
+        return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Look at the norm before the optimiser uses the gradients."""
@@ -96,52 +161,97 @@ class CotTrainer(SFTTrainer):  # type: ignore[misc]
         # In float16 the loss scaler skips such a step and halves its scale; there only a scale that has run out is an error.
         if not torch.isfinite(torch.as_tensor(norm)) and (scaler is None or scaler.get_scale() <= 1):
             self._stop("the gradient norm", float(norm))
-        self.step_rows = []
+        self.last_rows, self.step_rows = self.step_rows, []
         return norm
 
     def _stop(self, what: str, value: float) -> None:
-        place = f"train: step {self.state.global_step + 1}, records {', '.join(self.record_ids[p] for p in self.step_rows)}"
+        step = self.state.global_step + 1
+        blame(self.model, step, [self.record_ids[p] for p in self.last_rows])
+        place = f"train: step {step}, records {', '.join(self.record_ids[p] for p in self.step_rows)}"
         kept = newest_checkpoint(Path(self.args.output_dir))
         remedy = "lower train.learning_rate, or look at these records" + (f"; the last good checkpoint is {kept}" if kept else "")
         raise TrainingError(place, f"{what} is not finite", remedy, got=value)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        metrics = {"eval_loss": self.mean_nll()}
+        metrics = self.val_scores()
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def val_scores(self) -> dict[str, float]:
+        """The val loss, and what generated answers are worth where that is asked for (medcot/generation_metric.py)."""
+        scores = {"eval_loss": self.mean_nll()}
+        with self.accelerator.autocast():
+            return scores | (self.metric(self.model) if self.metric else {})
+
     @torch.no_grad()
     def mean_nll(self) -> float:
         """Mean NLL per supervised token of val; transformers would average the means of batches, so that batch size mattered."""
-        total, tokens = 0.0, 0
         self.model.eval()
-        for batch in self.get_eval_dataloader():
-            del batch["row"]
+        packed, rows_at_once = packs(self.model), self.args.per_device_eval_batch_size
+        collate, total = Collator(self.pad_id, packed=packed), torch.zeros((), dtype=torch.float64, device=self.args.device)
+        by_tokens = batch_by_tokens([len(row.input_ids) for row in self.eval_rows], self.budget.tokens, packed=packed)
+        batches = [batch[start : start + rows_at_once] for batch in by_tokens for start in range(0, len(batch), rows_at_once)]
+        for batch in batches[world().rank :: world().size]:
+            inputs = self._prepare_inputs(collate([self.eval_rows[i] for i in batch]))
             with self.accelerator.autocast():
-                output = self.model(**self._prepare_inputs(batch), fused_lm_head=True)
-            total -= output.log_probs.double().sum().item()
-            tokens += int(output.label_mask.sum())
-        if not total < float("inf"):
-            raise TrainingError(
-                f"train: step {self.state.global_step}", "the val loss is not finite", "lower train.learning_rate", got=total
-            )
-        return total / tokens
+                total -= self.model(**inputs, fused_lm_head=True).log_probs.double().sum()
+        (nll,) = sum_values([total.item()])
+        if not nll < float("inf"):
+            raise TrainingError(f"train: step {self.state.global_step}", "the val loss is not finite", "lower train.learning_rate", got=nll)
+        return nll / sum(map(num_predicted, self.eval_rows))
 
-    def attempt(self, positions: Sequence[int]) -> None:
-        """Run rows forward and backward and forget the gradients; raises an out-of-memory where they do not fit."""
-        batch = self.data_collator([self.train_dataset[i] for i in positions])
-        del batch["row"]
+    def settle(self, params: TrainParams) -> None:
+        """Choose how the steps are executed, by attempts on the longest rows before the first step. Raises MachineError."""
+        work = Workload([len(row.input_ids) for row in self.rows], params.rows_per_step, padded=not self.path.packed)
+        self.limit = memory_limit(kept_bytes(sum(p.numel() for _, p in trainable(self.model)), params.optim))
+        on_gpu = self.args.device.type == "cuda"
+        self.budget = settle_budget(work, self.attempt, self.limit, always_recompute=params.gradient_checkpointing, on_gpu=on_gpu)
+        reset_peak_memory()
+        log.info("train: %s", self.budget.describe())
+
+    def explain_out_of_memory(self) -> MachineError:
+        """Attempt the rows of the step that ran out of memory in smaller passes, and say which fit."""
+        self.model.zero_grad(set_to_none=True)
+        free_memory()
+        rows = self.step_rows or range(len(self.rows))
+        work = Workload([len(self.rows[p].input_ids) for p in rows], len(rows), padded=not self.path.packed)
+        place = f"train: step {self.state.global_step + 1}"
+        kept = newest_checkpoint(Path(self.args.output_dir))
+        return out_of_memory(
+            place, work, lambda positions, keep: self.attempt([rows[p] for p in positions], keep), self.limit, self.budget.tokens, kept
+        )
+
+    def attempt(self, positions: Sequence[int], keep: bool) -> int | None:
+        """Run rows forward and backward in one pass and leave no trace.
+
+        keep  whether activations are kept for the backward pass, else computed again
+        Returns the peak of GPU memory in bytes, 0 on a CPU, or None where memory does not suffice.
+        """
+        rows = [self.rows[position] for position in positions]
         devices = [torch.cuda.current_device()] if self.args.device.type == "cuda" else []
-        try:
-            with torch.random.fork_rng(devices), self.accelerator.autocast():
-                self.compute_loss(self.model.train(), self._prepare_inputs(batch)).backward()
-        finally:
-            self.model.zero_grad(set_to_none=True)
-            self._metrics["train"].clear()
-            self._total_train_tokens = 0
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        reset_peak_memory()
+        fits = True
+        with torch.random.fork_rng(devices):
+            try:
+                self.path.begin_step()
+                batch = self.path.place(Collator(self.pad_id, packed=self.path.packed)(rows))
+                self.path.run_pass(batch, sum(map(num_predicted, rows)), keep=keep)
+                self.path.end_step()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                fits = False  # the exception holds the activations until this block ends
+        peak = peak_bytes() if fits else None
+        self.model.zero_grad(set_to_none=True)
+        free_memory()
+        return peak
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save once for all processes."""
+        if world().is_main:
+            super()._save_checkpoint(model, trial)
+        self.state.best_model_checkpoint = from_main(lambda: self.state.best_model_checkpoint)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write no generated card: the stage writes down what it did itself."""

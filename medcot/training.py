@@ -6,27 +6,29 @@ The rows arrive tokenised and labelled (medcot/template.py), so the trainer prep
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback
 from trl import SFTConfig
 
-from medcot.attention import packs
-from medcot.checkpoints import MarkComplete, newest_checkpoint
-from medcot.errors import DataError, MachineError
+from medcot.checkpoints import newest_checkpoint
+from medcot.distributed import check_same, from_main, world
+from medcot.errors import DataError
+from medcot.finite import CheckWeights
+from medcot.generation_metric import GenerationMetric
+from medcot.interruption import SaveWhenTerminated
 from medcot.llamafactory import Row
 from medcot.model import Hardware
-from medcot.outcome import Outcome
-from medcot.preflight import check_rows, find_batch_that_fits, is_out_of_memory
+from medcot.outcome import VAL_SCORES, Outcome
+from medcot.preflight import check_rows, is_out_of_memory
 from medcot.progress import Progress
 from medcot.template import Template, encode
 from medcot.tokenizer import ChatTokenizer
 from medcot.trackers import tracking
 from medcot.train_params import TrainParams
-from medcot.trainer import Collator, CotTrainer, TrainRow, to_dataset, trainable
+from medcot.trainer import CotTrainer, TrainRow, trainable
 
 log = logging.getLogger("medcot")
 
@@ -39,9 +41,8 @@ def encode_rows(rows: Sequence[Row], tok: ChatTokenizer, template: Template, sys
 
 # Params that transformers knows by the same name.
 PASSED_ON = {
-    *("learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
-    *("optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "gradient_checkpointing"),
-    *("label_smoothing_factor", "load_best_model_at_end", "seed"),
+    *("learning_rate", "lr_scheduler_type", "per_device_eval_batch_size", "optim", "weight_decay", "adam_beta1", "adam_beta2"),
+    *("adam_epsilon", "max_grad_norm", "label_smoothing_factor", "load_best_model_at_end", "seed"),
 }
 
 
@@ -59,15 +60,18 @@ def trainer_config(params: TrainParams, hardware: Hardware, num_rows: int, num_e
         output_dir=str(scratch),
         max_steps=steps,
         warmup_steps=params.num_warmup_steps(steps),
-        gradient_checkpointing_kwargs={"use_reentrant": False} if params.gradient_checkpointing else None,
+        # The rows of an optimiser step are one batch to transformers; the trainer cuts it into passes, and turns recomputation on.
+        per_device_train_batch_size=params.rows_per_step,
+        gradient_accumulation_steps=1,
+        gradient_checkpointing=False,
         neftune_noise_alpha=params.neftune_noise_alpha or None,
         eval_strategy="steps" if params.eval_steps and num_eval else "no",
         eval_steps=params.eval_steps or None,
         save_strategy="steps" if save_steps else "no",
         save_steps=save_steps or 1,
-        save_total_limit=2,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
+        save_total_limit=None,  # medcot/checkpoints.py removes older ones, by step: transformers goes by the clock
+        metric_for_best_model=params.metric_for_best_model,
+        greater_is_better=params.metric_for_best_model != "eval_loss",
         restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         bf16=hardware.dtype == "bfloat16",
         fp16=hardware.dtype == "float16",
@@ -76,7 +80,7 @@ def trainer_config(params: TrainParams, hardware: Hardware, num_rows: int, num_e
         logging_steps=1,
         logging_nan_inf_filter=False,  # the default shows the last finite loss in place of a NaN
         disable_tqdm=True,
-        **tracking(scratch.name),
+        **(tracking(scratch.name) if world().is_main else {"report_to": "none"}),
         max_length=None,  # TRL would cut rows to 1024 tokens
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
@@ -88,63 +92,67 @@ def trainer_config(params: TrainParams, hardware: Hardware, num_rows: int, num_e
     return config
 
 
-@contextmanager
-def _out_of_memory(trainer: CotTrainer) -> Iterator[None]:
-    """Give an out-of-memory in the middle of training its line."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        remedy = "halve train.per_device_train_batch_size and double train.gradient_accumulation_steps, or lower per_device_eval_batch_size"
-        raise MachineError(f"train: step {trainer.state.global_step + 1}", "out of memory", remedy) from None
-
-
 def run(
-    model: Any, tokenizer: Any, rows: Sequence[TrainRow], eval_rows: Sequence[TrainRow], params: TrainParams, config: SFTConfig
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[TrainRow],
+    eval_rows: Sequence[TrainRow],
+    params: TrainParams,
+    config: SFTConfig,
+    hardware: Hardware,
+    metric: GenerationMetric | None = None,
 ) -> Outcome:
     """Train the model in place and return what happened; resumes from the newest complete checkpoint in config.output_dir.
 
-    Raises TrainingError at a loss or gradient that is not finite, MachineError when the longest batch does not fit.
+    metric  what generated answers are worth, told at each evaluation
+    Raises TrainingError at a loss or gradient that is not finite, MachineError when the longest row does not fit.
     """
     check_rows([*rows, *eval_rows] if rows else rows, model)
+    if metric:
+        metric.check(model)
     stopping = [EarlyStoppingCallback(params.early_stopping_steps)] if params.early_stopping_steps else []
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    # NEFTune scales its noise by the length of what is embedded at once, which must stay that of the rows.
-    packed = packs(model) and not params.neftune_noise_alpha
+    saving = SaveWhenTerminated()
     trainer = CotTrainer(
         model,
         rows=rows,
+        eval_rows=eval_rows,
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        params=params,
+        hardware=hardware,
+        metric=metric,
         args=config,
-        eval_dataset=to_dataset(eval_rows) if eval_rows else None,
-        data_collator=Collator(pad_id, packed=packed),
         processing_class=tokenizer,
-        callbacks=[MarkComplete(), Progress(), *stopping],
+        callbacks=[CheckWeights(), saving, *([Progress()] if world().is_main else []), *stopping],
     )
-    if params.gradient_checkpointing:
-        # The trainer turns it on when it starts; the attempt at the longest batch comes before, and must need no more memory than a step.
-        trainer.model.gradient_checkpointing_enable(config.gradient_checkpointing_kwargs)
-    longest = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    lengths = [len(rows[i].input_ids) for i in longest]
-    size, per_step = params.per_device_train_batch_size, params.rows_per_step
-    find_batch_that_fits(lengths, size, per_step, lambda positions: trainer.attempt([longest[p] for p in positions]))
-    checkpoint = newest_checkpoint(Path(config.output_dir))
+    check_same(trainer.model, "at the start")
+    trainer.settle(params)
+    checkpoint = from_main(lambda: newest_checkpoint(Path(config.output_dir)))
     if checkpoint:
         log.info("train: resuming from %s", checkpoint)
-    with _out_of_memory(trainer):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        history, eval_loss = final_loss(trainer) if eval_rows else (list(trainer.state.log_history), None)
+    out_of_memory = False
+    try:
+        with saving.listening():
+            trainer.resume(checkpoint)
+        history, scores = final_scores(trainer) if eval_rows else (list(trainer.state.log_history), {})
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        out_of_memory = True
+    if out_of_memory:  # only here is the exception gone, and with it the activations that its frames hold
+        raise trainer.explain_out_of_memory()
+    check_same(trainer.model, "at the end")
     num_trainable = sum(p.numel() for _, p in trainable(trainer.model))
-    return Outcome(history, trainer.state.global_step, eval_loss, trainer.moved_rate(), num_trainable)
+    kept = trainer.state.best_global_step if params.load_best_model_at_end else None
+    return Outcome(history, trainer.state.global_step, scores.pop("eval_loss", None), trainer.moved_rate(), num_trainable, kept, scores)
 
 
-def final_loss(trainer: CotTrainer) -> tuple[list[dict[str, float]], float]:
-    """The logged steps, completed by the last one's val loss, and the val loss of the model that is kept."""
+def final_scores(trainer: CotTrainer) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """The logged steps, completed by the last one's val scores, and the val scores of the model that is kept."""
     history, step = list(trainer.state.log_history), trainer.state.global_step
-    last = [entry["eval_loss"] for entry in history if "eval_loss" in entry and entry["step"] == step]
+    last = [entry for entry in history if "eval_loss" in entry and entry["step"] == step]
     if trainer.args.load_best_model_at_end:
-        return history, trainer.mean_nll()
+        return history, trainer.val_scores()
     if last:
-        return history, last[-1]
-    loss = trainer.mean_nll()
-    return [*history, {"step": step, "eval_loss": loss}], loss
+        return history, {name: last[-1][name] for name in VAL_SCORES if name in last[-1]}
+    scores = trainer.val_scores()
+    return [*history, {"step": step, **scores}], scores

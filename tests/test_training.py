@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,16 @@ import pytest
 import torch
 from train_factory import CPU, PADDED, Base
 from transformers import AutoTokenizer
-from trl import SFTTrainer
 
-from medcot import training
 from medcot.adapters import add_adapter
 from medcot.attention import packs
 from medcot.errors import DataError, MachineError, TrainingError
 from medcot.nll import Spans, span_nll
 from medcot.outcome import Outcome
+from medcot.paths import PlainPath
 from medcot.template import MASK
 from medcot.train_params import TrainParams
-from medcot.trainer import Collator, CotTrainer, TrainRow, to_dataset
+from medcot.trainer import Collator, CotTrainer, TrainRow
 from medcot.training import run, trainer_config
 
 
@@ -40,7 +40,7 @@ def train(base: Base, scratch: Path, settings: TrainParams, rows: int = 16, val:
     model = model or base.adapted(settings)
     tokenizer = AutoTokenizer.from_pretrained(base.tokenizer_dir)
     config = trainer_config(settings, CPU, rows, val, scratch)
-    return model, run(model, tokenizer, base.encoded(rows), base.encoded(val, start=100), settings, config)
+    return model, run(model, tokenizer, base.encoded(rows), base.encoded(val, start=100), settings, config, CPU)
 
 
 def losses(outcome: Outcome) -> list[float]:
@@ -135,8 +135,9 @@ def moved(base: Base, scratch: Path, masters: torch.dtype) -> dict[str, float]:
     trainer = cls(
         base.adapted(settings),
         rows=rows,
+        params=settings,
+        hardware=CPU,
         args=trainer_config(settings, CPU, len(rows), 0, scratch),
-        data_collator=Collator(tokenizer.pad_token_id),
         processing_class=tokenizer,
     )
     before, touched = weights(trainer.model), {}
@@ -278,18 +279,18 @@ def test_the_best_model_needs_val_rows(base: Base, tmp_path: Path) -> None:
 
 def poison(trainer_step: int, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Let the loss, or a gradient, be NaN or infinite at a step."""
-    original = SFTTrainer.compute_loss
+    original = PlainPath._loss
 
-    def compute_loss(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        loss = original(self, model, inputs, *args, **kwargs)
-        if self.is_in_train and self.model.training and self.state.global_step + 1 == trainer_step:
+    def loss_of(self: PlainPath, batch: dict[str, Any], num_items: int) -> torch.Tensor:
+        loss = original(self, batch, num_items)
+        if self.trainer.is_in_train and self.trainer.state.global_step + 1 == trainer_step:
             if what == "gradient":
                 loss.register_hook(lambda grad: grad * float("inf"))
             else:
                 return loss * float(what)
         return loss
 
-    monkeypatch.setattr(SFTTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(PlainPath, "_loss", loss_of)
 
 
 @pytest.mark.parametrize(("what", "name"), [("nan", "the loss"), ("inf", "the loss"), ("gradient", "the gradient norm")])
@@ -306,7 +307,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_names_step_and_records(
     assert message.startswith("train: step 4, records 0000")
     assert f"{name} is not finite" in message
     ids = message.split("records ")[1].split(":")[0].split(", ")
-    assert len(ids) == len(set(ids)) == (8 if what == "gradient" else 4)
+    assert len(ids) == len(set(ids)) == 8, "all rows of the step"
     assert set(ids) <= {row.id for row in base.encoded()}
     last = tmp_path / "checkpoint-3"
     assert (last / "complete").is_file()
@@ -334,7 +335,7 @@ def test_float16_lets_the_loss_scaler_skip_a_step_and_stops_when_the_scale_has_r
     model = base.adapted(settings)
     rows, tokenizer = base.encoded(), AutoTokenizer.from_pretrained(base.tokenizer_dir)
     config = trainer_config(settings, CPU, len(rows), 0, tmp_path)
-    trainer = CotTrainer(model, rows=rows, args=config, data_collator=Collator(0), processing_class=tokenizer)
+    trainer = CotTrainer(model, rows=rows, params=settings, hardware=CPU, args=config, processing_class=tokenizer)
     trainer.accelerator.scaler = Scaler()
     next(p for p in model.parameters() if p.requires_grad).grad = torch.tensor(float("inf")).expand(8, 64).clone()
     assert not math.isfinite(float(trainer._get_grad_norm(model)))
@@ -350,28 +351,31 @@ def test_a_run_that_could_learn_nothing_is_refused(base: Base, tmp_path: Path) -
     rows = base.encoded(4)
     masked = TrainRow("masked", rows[0].input_ids, [MASK] * len(rows[0].labels))
     with pytest.raises(DataError, match=r"data/llamafactory/train.json: no training rows; look at metrics/convert.json"):
-        run(base.adapted(settings), tokenizer, [], [], settings, config)
+        run(base.adapted(settings), tokenizer, [], [], settings, config, CPU)
     with pytest.raises(DataError, match="1 rows have every label masked, got masked; run `dvc repro -f convert`"):
-        run(base.adapted(settings), tokenizer, [*rows, masked], [], settings, config)
+        run(base.adapted(settings), tokenizer, [*rows, masked], [], settings, config, CPU)
     with pytest.raises(DataError, match="no parameter would be trained"):
-        run(base.model().requires_grad_(False), tokenizer, rows, [], settings, config)
+        run(base.model().requires_grad_(False), tokenizer, rows, [], settings, config, CPU)
     outside = TrainRow("outside", [5000, 1], [MASK, 1])
     with pytest.raises(DataError, match=r"an id outside the model's 427 embeddings, got 5000"):
-        run(base.adapted(settings), tokenizer, [outside], [], settings, config)
+        run(base.adapted(settings), tokenizer, [outside], [], settings, config, CPU)
     long = TrainRow("long", [1] * 2049, [1] * 2049)
     with pytest.raises(DataError, match=r"model.cutoff_len: row long is longer than the model's context of 2048 tokens, got 2049"):
-        run(base.adapted(settings), tokenizer, [long], [], settings, config)
+        run(base.adapted(settings), tokenizer, [long], [], settings, config, CPU)
 
 
-def out_of_memory_above(rows: int, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    original = SFTTrainer.compute_loss
+def out_of_memory_above(tokens: int, monkeypatch: pytest.MonkeyPatch, error: Exception, step: int = 0) -> list[int]:
+    """Let passes of more tokens fail, from a step on; the list fills with the tokens of each pass that is tried."""
+    original, tried = PlainPath.run_pass, []
 
-    def compute_loss(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if int((inputs["position_ids"] == 0).sum()) > rows:
+    def run_pass(self: PlainPath, batch: dict[str, Any], num_items: int, *, keep: bool) -> torch.Tensor:
+        tried.append(batch["input_ids"].numel())
+        if tried[-1] > tokens and (self.trainer.state.global_step + 1 >= step):
             raise error
-        return original(self, model, inputs, *args, **kwargs)
+        return original(self, batch, num_items, keep=keep)
 
-    monkeypatch.setattr(SFTTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(PlainPath, "run_pass", run_pass)
+    return tried
 
 
 CUDA_OOM = torch.OutOfMemoryError("CUDA out of memory")
@@ -379,54 +383,83 @@ CPU_OOM = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator:
 
 
 @pytest.mark.parametrize("error", [CUDA_OOM, CPU_OOM])
-@pytest.mark.parametrize(("fits", "batch", "steps", "size", "accumulation"), [(3, 8, 1, 2, 4), (5, 12, 2, 4, 6), (1, 6, 1, 1, 6)])
-def test_out_of_memory_names_the_batch_that_fits_before_the_first_step(
-    base: Base,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    fits: int,
-    batch: int,
-    steps: int,
-    size: int,
-    accumulation: int,
+def test_where_memory_is_short_the_same_step_takes_more_passes(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    out_of_memory_above(fits, monkeypatch, error)
-    longest = max(len(row.input_ids) for row in base.encoded())
-    with pytest.raises(MachineError) as caught:
-        train(base, tmp_path, params(per_device_train_batch_size=batch, gradient_accumulation_steps=steps))
-    assert str(caught.value) == (
-        f"train: out of memory on the longest {batch} rows (up to {longest} tokens); set train.per_device_train_batch_size: {size} and "
-        f"train.gradient_accumulation_steps: {accumulation}: that fits, with the same rows in a step"
-    )
-    assert size * accumulation == batch * steps
-    assert caught.value.exit_code == 3
+    settings = params(per_device_train_batch_size=8, learning_rate=1e-3)
+    roomy, one = train(base, tmp_path / "roomy", settings)
+    tried = out_of_memory_above(150, monkeypatch, error)
+    tight, two = train(base, tmp_path / "tight", settings)
+    assert max(tried[-3:]) <= 150 < max(tried)
+    assert losses(one) == pytest.approx(losses(two), rel=1e-5)
+    for name, value in weights(roomy).items():
+        torch.testing.assert_close(value, weights(tight)[name], rtol=1e-3, atol=1e-5)
 
 
-def test_out_of_memory_on_one_row_or_in_the_middle_says_what_else_to_do(
+def test_out_of_memory_late_in_a_run_keeps_the_checkpoint_and_names_the_tokens_that_fit(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = params(max_steps=5, save_steps=2, per_device_train_batch_size=8, learning_rate=1e-3)
+    whole, _ = train(base, tmp_path / "whole", settings)
     with monkeypatch.context() as patch:
-        out_of_memory_above(0, patch, CUDA_OOM)
-        with pytest.raises(MachineError, match=r"out of memory on a single row of \d+ tokens; set train.gradient_checkpointing: true"):
+        out_of_memory_above(150, patch, CUDA_OOM, step=4)
+        with pytest.raises(MachineError) as caught:
+            train(base, tmp_path / "run", settings)
+    assert caught.value.exit_code == 3
+    last = tmp_path / "run/checkpoint-2"
+    found = re.fullmatch(
+        r"train: step 4: out of memory in passes of up to \d+ tokens; set MEDCOT_TOKENS_PER_PASS=(\d+), which fits these rows and changes "
+        rf"no result, and run again: it resumes from {last}",
+        str(caught.value),
+    )
+    assert found
+    assert int(found[1]) <= 150
+    monkeypatch.setenv("MEDCOT_TOKENS_PER_PASS", found[1])
+    resumed, outcome = train(base, tmp_path / "run", settings)
+    assert outcome.steps == 5
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(value, weights(resumed)[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_single_row_that_fits_nowhere_is_one_line(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = max(len(row.input_ids) for row in base.encoded())
+    with monkeypatch.context() as patch:
+        out_of_memory_above(longest - 1, patch, CUDA_OOM)
+        with pytest.raises(MachineError, match=rf"train: out of memory on a single row of {longest} tokens, .*; lower model.cutoff_len"):
             train(base, tmp_path, params())
-    monkeypatch.setattr(training, "find_batch_that_fits", lambda *args: None)
-    out_of_memory_above(0, monkeypatch, CUDA_OOM)
-    with pytest.raises(MachineError, match=r"train: step 1: out of memory; halve train.per_device_train_batch_size"):
+    out_of_memory_above(0, monkeypatch, CUDA_OOM, step=2)
+    with pytest.raises(MachineError, match=r"train: out of memory on a single row of \d+ tokens, .*; lower model.cutoff_len"):
         train(base, tmp_path, params())
 
 
-@pytest.mark.parametrize("wanted", [False, True])
-def test_the_longest_batch_is_attempted_as_the_steps_will_run(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+def test_tokens_per_pass_are_set_by_hand(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original, recomputing = SFTTrainer.compute_loss, []
+    for wrong in ("0", "-3", "4k", "１２"):
+        monkeypatch.setenv("MEDCOT_TOKENS_PER_PASS", wrong)
+        with pytest.raises(DataError, match=f"environment: MEDCOT_TOKENS_PER_PASS: not a number of tokens, got {wrong}; set it to one"):
+            train(base, tmp_path, params())
+    monkeypatch.setenv("MEDCOT_TOKENS_PER_PASS", "120")
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "medcot"):
+        tried = out_of_memory_above(10_000, patch, CUDA_OOM)
+        train(base, tmp_path / "a", params())
+        assert max(tried) <= 120
+    assert "train: passes of up to 120 tokens, activations kept" in caplog.messages
+    out_of_memory_above(150, monkeypatch, CUDA_OOM)
+    monkeypatch.setenv("MEDCOT_TOKENS_PER_PASS", "300")
+    with pytest.raises(MachineError, match=r"MEDCOT_TOKENS_PER_PASS: out of memory in passes of so many tokens, got 300; set it to \d+, "):
+        train(base, tmp_path / "b", params())
 
-    def compute_loss(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
-        recomputing.append(any(getattr(module, "gradient_checkpointing", False) for module in model.modules()))
-        return original(self, model, *args, **kwargs)
 
-    monkeypatch.setattr(SFTTrainer, "compute_loss", compute_loss)
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_attempt_recomputes_as_the_steps_will(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
+    original, recomputing = PlainPath._loss, []
+
+    def loss_of(self: PlainPath, *args: Any) -> Any:
+        recomputing.append(any(getattr(module, "gradient_checkpointing", False) for module in self.trainer.model.modules()))
+        return original(self, *args)
+
+    monkeypatch.setattr(PlainPath, "_loss", loss_of)
     train(base, tmp_path, params(max_steps=1, gradient_checkpointing=wanted))
     assert recomputing == [wanted, wanted], "the attempt, then the step"
 
@@ -440,7 +473,7 @@ def test_an_error_that_is_no_out_of_memory_is_not_hidden(base: Base, tmp_path: P
 def test_the_preflight_leaves_no_trace(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = params(lora_dropout=0.5)
     with_preflight = losses(train(base, tmp_path / "a", settings)[1])
-    monkeypatch.setattr(training, "find_batch_that_fits", lambda *args: None)
+    monkeypatch.setattr(CotTrainer, "settle", lambda *args: None)
     assert losses(train(base, tmp_path / "b", settings)[1]) == with_preflight
 
 
@@ -459,18 +492,16 @@ def test_a_run_is_silent_on_stdout_and_short_in_the_log(
 
 
 def test_the_collator_pads_on_the_right_and_masks_the_padding() -> None:
-    dataset = to_dataset([TrainRow("a", [1, 2, 3], [MASK, 2, 3]), TrainRow("b", [4], [4])])
-    packed = Collator(pad_id=9, packed=True)([dataset[0], dataset[1]])
+    rows = [TrainRow("a", [1, 2, 3], [MASK, 2, 3]), TrainRow("b", [4], [4])]
+    packed = Collator(pad_id=9, packed=True)(rows)
     assert packed["input_ids"].tolist() == [[1, 2, 3, 4]]
     assert packed["position_ids"].tolist() == [[0, 1, 2, 0]]
     assert packed["labels"].tolist() == [[MASK, 2, 3, MASK]], "nothing predicts the first token of a row"
-    assert packed["row"].tolist() == [0, 1]
     assert "attention_mask" not in packed
-    batch = Collator(pad_id=9)([dataset[0], dataset[1]])
+    batch = Collator(pad_id=9)(rows)
     assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [[MASK, 2, 3], [4, MASK, MASK]]
-    assert batch["row"].tolist() == [0, 1]
 
 
 def test_every_step_is_logged(base: Base, tmp_path: Path) -> None:
