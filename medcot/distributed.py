@@ -10,7 +10,6 @@ With one process, every function here does nothing and torch.distributed stays u
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import signal
@@ -27,7 +26,7 @@ import torch
 
 from medcot.errors import DataError, MachineError, TrainingError
 from medcot.stage import Terminated
-from medcot.worker import report_path
+from medcot.worker import first_report
 
 PROCESSES = "MEDCOT_PROCESSES"
 # torchrun's variables, by which accelerate and others would find out that there are several processes.
@@ -117,21 +116,19 @@ def launch(module: str, count: int) -> None:
 
 
 def pass_on(exit_codes: dict[int, int], reports: Path) -> NoReturn:
-    """End as the first failure did. The processes that wait for a dead one fail too, a moment later: their words are not shown.
+    """End as the first failure did, with its words alone.
 
     exit_codes  of the processes that failed, by rank; below zero for a signal
     """
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in reports.glob("error-*.json")]
-    killed = {rank: -code for rank, code in exit_codes.items() if code < 0}
+    first, killed = first_report(reports), {rank: -code for rank, code in exit_codes.items() if code < 0}
     # SIGTERM is how the launcher ends the others; any other signal came first, and what was reported came of it.
-    if causes := {rank: number for rank, number in killed.items() if number != signal.SIGTERM or not found}:
+    if causes := {rank: number for rank, number in killed.items() if number != signal.SIGTERM or not first}:
         rank, number = min(causes.items())
         remedy = "see whether the machine ran out of memory, then run the same command again to resume"
         raise MachineError("train", f"process {rank} was ended by {signal.Signals(number).name}", remedy)
-    if not found:
+    if not first:
         rank, code = min(exit_codes.items())
         raise TrainingError("train", f"process {rank} ended without a word", f"run it with {PROCESSES}=1 to see why", got=code)
-    first = min(found, key=lambda item: int(item["moment"]))
     sys.stderr.write(first["text"])
     raise SystemExit(first["code"])
 

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from medcot.stage import atomic_file, report, setup_logging
 
@@ -48,9 +48,15 @@ def end_with(launcher: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def report_path(directory: Path, rank: int) -> Path:
-    """Where a worker leaves its error."""
+def report_path(directory: Path, rank: int | str) -> Path:
+    """Where a worker leaves its error: moment in nanoseconds, exit code, and the text that a stage would print."""
     return directory / f"error-{rank}.json"
+
+
+def first_report(directory: Path) -> dict[str, Any] | None:
+    """The error that came first: processes that wait for a dead one fail too, a moment later."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in directory.glob(report_path(directory, "*").name)]
+    return min(found, key=lambda item: int(item["moment"]), default=None)
 
 
 def fail(error: BaseException, name: str, path: Path) -> NoReturn:
