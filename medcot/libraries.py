@@ -17,6 +17,9 @@ TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
 OFFLINE_ASKED = next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name, "").upper() in TRUE), "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Passes differ in size, and torch's default leaves gaps between them that no later tensor fits. torch reads this when CUDA starts.
+if "PYTORCH_ALLOC_CONF" not in os.environ:  # the newer name of the same, which torch would then not look at
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 # On CPUs with bfloat16 bitsandbytes recommends kernels that it would fetch; medcot/model.py says why they are not wanted.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 

@@ -27,6 +27,7 @@ from medcot.attention import NAME as PACKED
 from medcot.attention import implementation_for, virtual_tokens
 from medcot.errors import DataError, MachineError
 from medcot.gpu_lock import lock_gpu
+from medcot.gpu_memory import cap_memory
 from medcot.weights import BaseRecord as BaseRecord
 from medcot.weights import describe_model_dir as describe_model_dir
 from medcot.weights import file_sha256 as file_sha256
@@ -120,6 +121,7 @@ def load_weights(weights: Path, quantization: str, hardware: Hardware) -> PreTra
     wanted = attention_of(config, hardware)
     if hardware.device == "cuda":
         lock_gpu()
+        cap_memory()
     model, report = AutoModelForCausalLM.from_pretrained(
         weights,
         config=config,

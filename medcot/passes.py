@@ -7,6 +7,7 @@ of its losses over the number of tokens of the whole step.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,11 @@ PROBE_TOKENS = 1024  # of the smaller of two attempts; the larger has twice as m
 STEP_DOWN = 0.85  # of the budget, after an attempt that did not fit
 TOKENS_PER_PASS = "MEDCOT_TOKENS_PER_PASS"
 
-# Runs rows forward and backward, keeping the activations or computing them again; the peak of memory in bytes, None where they do not fit.
-Attempt = Callable[[Sequence[int], bool], int | None]
+KEEP_ALL = sys.maxsize  # tokens of a pass up to which activations are kept
+
+# Runs the rows at these positions forward and backward in one pass, keeping its activations if it has at most so many tokens; the peak of
+# memory in bytes, None where they do not fit.
+Attempt = Callable[[Sequence[int], int], int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Budget:
     """How a run executes its steps.
 
     tokens       most tokens of a pass; a longer row is a pass of its own
-    keep_tokens  a pass of at most so many keeps its activations; a larger one computes them again in its backward pass
+    keep_tokens  a pass of at most so many keeps its activations; a larger one computes them again in its backward pass, all or in part
     """
 
     tokens: int
@@ -36,8 +40,8 @@ class Budget:
 
     def describe(self) -> str:
         """Say it in one clause."""
-        kept = "activations kept" if self.keep_tokens >= self.tokens else "activations recomputed"
-        return f"passes of up to {self.tokens:,} tokens, {kept}"
+        kept = "kept" if self.keep_tokens >= self.tokens else "recomputed in part" if self.keep_tokens else "recomputed"
+        return f"passes of up to {self.tokens:,} tokens, activations {kept}"
 
 
 def plan_passes(lengths: Sequence[int], budget: int, *, padded: bool = False) -> list[list[int]]:
@@ -120,71 +124,87 @@ class Workload:
         return [max(range(len(self.lengths)), key=lambda i: self.lengths[i])]
 
 
-def choose_budget(
-    work: Workload, attempt: Attempt, limit: float, *, start: int | None = None, always_recompute: bool = False
-) -> Budget | None:
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a search for a budget goes by.
+
+    attempt           see Attempt
+    limit             bytes that an attempt may take, with what a step needs besides already subtracted
+    always_recompute  keep no activations, whether they fit or not
+    in_part           whether a pass can recompute as many layers as it needs to fit, and not only all of them
+    """
+
+    work: Workload
+    attempt: Attempt
+    limit: float
+    always_recompute: bool = False
+    in_part: bool = False
+
+    def fits(self, positions: Sequence[int], keep_tokens: int) -> bool:
+        """Whether an attempt succeeds within the limit."""
+        peak = self.attempt(positions, keep_tokens)
+        return peak is not None and peak <= self.limit
+
+    def largest_that_fits(self, keep_tokens: int, start: int | None = None) -> int:
+        """Tokens of the largest pass that an attempt has shown to fit, 0 for none; begins with `start`, or with what two attempts say."""
+        tokens = start or _extrapolate(self, keep_tokens)
+        while positions := self.work.largest(tokens):
+            if self.fits(positions, keep_tokens):
+                return tokens if tokens == start else self.work.size(positions)  # other rows could make a larger pass than was tried
+            tokens = min(int(STEP_DOWN * tokens), self.work.size(positions) - 1)
+        return 0
+
+    def with_longest(self, tokens: int, keep_tokens: int) -> Budget | None:
+        """The budget, if a row that is longer than it fits as a pass of its own."""
+        if self.work.size(self.work.longest) <= tokens:
+            return Budget(tokens, keep_tokens)
+        if keep_tokens and self.fits(self.work.longest, KEEP_ALL):
+            return Budget(tokens, self.work.size(self.work.longest))
+        return Budget(tokens, keep_tokens) if self.fits(self.work.longest, keep_tokens) else None
+
+
+def choose_budget(search: Search, start: int | None = None) -> Budget | None:
     """Find the largest passes that fit, with their activations kept if MIN_TOKENS of them do, else computing them again.
 
-    limit  bytes that an attempt may take, with what a step needs besides already subtracted
     start  tokens to begin with, where there is no memory to measure; None measures two attempts
     Returns None where the longest row does not fit by itself.
     """
-    longest = work.size(work.longest)
-    for keep in (False,) if always_recompute else (True, False):
-        tokens = _largest_that_fits(work, attempt, keep, limit, start)
-        enough = min(MIN_TOKENS, work.size(work.largest(MAX_TOKENS)), start or MIN_TOKENS) if keep else 1
-        if tokens >= enough and (budget := _with_longest(work, attempt, tokens, longest, limit, keep=keep)):
-            return budget
-    return None
+    kept = 0 if search.always_recompute else search.largest_that_fits(KEEP_ALL, start)
+    enough = min(MIN_TOKENS, search.work.size(search.work.largest(MAX_TOKENS)), start or MIN_TOKENS)
+    if kept >= enough and (budget := search.with_longest(kept, kept)):
+        return budget
+    some = kept and search.in_part and search.fits(search.work.largest(MIN_TOKENS) or search.work.longest, kept)
+    if some and (budget := search.with_longest(MIN_TOKENS, kept)):
+        return budget
+    tokens = search.largest_that_fits(0, start)
+    return search.with_longest(tokens, 0) if tokens else None
 
 
-def fix_budget(work: Workload, attempt: Attempt, limit: float, tokens: int, *, always_recompute: bool = False) -> Budget | None:
+def fix_budget(search: Search, tokens: int) -> Budget | None:
     """Check a budget set by hand, with activations kept if they fit, else computed again; None where it does not fit."""
-    longest = work.size(work.longest)
-    for keep in (False,) if always_recompute else (True, False):
-        if _fits(attempt(work.largest(tokens) or work.longest, keep), limit) and (
-            budget := _with_longest(work, attempt, tokens, longest, limit, keep=keep)
-        ):
+    positions = search.work.largest(tokens) or search.work.longest
+    for keep_tokens in (0,) if search.always_recompute else (tokens, 0):
+        if search.fits(positions, keep_tokens) and (budget := search.with_longest(tokens, keep_tokens)):
             return budget
     return None
 
 
-def _with_longest(work: Workload, attempt: Attempt, tokens: int, longest: int, limit: float, *, keep: bool) -> Budget | None:
-    """The budget, if a row longer than it fits as a pass of its own."""
-    if longest <= tokens:
-        return Budget(tokens, tokens if keep else 0)
-    if keep and _fits(attempt(work.longest, True), limit):
-        return Budget(tokens, longest)
-    return Budget(tokens, tokens if keep else 0) if _fits(attempt(work.longest, False), limit) else None
-
-
-def _largest_that_fits(work: Workload, attempt: Attempt, keep: bool, limit: float, start: int | None) -> int:
-    """Tokens of the largest pass that an attempt has shown to fit, 0 for none."""
-    tokens = start or _extrapolate(work, attempt, keep, limit)
-    while positions := work.largest(tokens):
-        if _fits(attempt(positions, keep), limit):
-            return tokens if tokens == start else work.size(positions)  # other rows could make a larger pass than was tried
-        tokens = min(int(STEP_DOWN * tokens), work.size(positions) - 1)
-    return 0
-
-
-def _extrapolate(work: Workload, attempt: Attempt, keep: bool, limit: float) -> int:
+def _extrapolate(search: Search, keep_tokens: int) -> int:
     """Tokens that should fit, since memory is affine in them: from two attempts, after one in which libraries take what they keep."""
-    most = min(MAX_TOKENS, work.size(work.largest(sum(work.lengths) * (len(work.lengths) if work.padded else 1))))
+    work = search.work
+    most = min(MAX_TOKENS, work.size(work.largest(sys.maxsize)))  # more than this no step needs
     small = work.smallest(PROBE_TOKENS)
     large = work.smallest(2 * work.size(small))
-    sizes = work.size(small), work.size(large)
-    if attempt(small, keep) is None or sizes[1] >= most:
-        return min(most, sizes[0]) if sizes[1] < most else most
-    low, high = attempt(small, keep), attempt(large, keep)
+    below, above = work.size(small), work.size(large)
+    if above >= most:
+        return most
+    if search.attempt(small, keep_tokens) is None:
+        return below
+    low, high = search.attempt(small, keep_tokens), search.attempt(large, keep_tokens)
     if low is None or high is None:
-        return sizes[0]
-    slope = max(1.0, (high - low) / max(1, sizes[1] - sizes[0]))
-    return max(sizes[0], min(most, sizes[1] + int((limit - high) / slope)))
-
-
-def _fits(peak: int | None, limit: float) -> bool:
-    return peak is not None and peak <= limit
+        return below
+    slope = max(1.0, (high - low) / (above - below))
+    return max(below, min(most, above + int((search.limit - high) / slope)))
 
 
 def tokens_by_hand() -> int | None:

@@ -16,6 +16,8 @@ import torch
 
 from medcot.attention import packs, virtual_tokens
 from medcot.errors import DataError, MachineError
+from medcot.fused.model import FusedModel
+from medcot.fused.support import why_not
 from medcot.liger import apply_liger, why_no_liger
 from medcot.model import Hardware
 from medcot.train_params import TrainParams
@@ -27,10 +29,12 @@ log = logging.getLogger("medcot")
 class Path(Protocol):
     """Executes passes, one after another, within a step.
 
-    packed  whether it takes rows laid end to end, else padded ones; see medcot.trainer.Collator
+    packed   whether it takes rows laid end to end, else padded ones; see medcot.trainer.Collator
+    in_part  whether a pass can recompute some of the layers, else all or none
     """
 
     packed: bool
+    in_part: bool
 
     def place(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Put a batch where a pass reads it: all of a step's before its first pass, so that no copy waits for one."""
@@ -38,11 +42,11 @@ class Path(Protocol):
 
     def begin_step(self) -> None: ...
 
-    def run_pass(self, batch: dict[str, Any], num_items: int, *, keep: bool) -> torch.Tensor:
+    def run_pass(self, batch: dict[str, Any], num_items: int, keep_tokens: int) -> torch.Tensor:
         """Add the gradients of the batch's sum of NLL / num_items and return that loss, 0-d on the device, without waiting for it.
 
-        num_items  supervised tokens of the whole step
-        keep       whether activations are kept for the backward pass, else computed again
+        num_items    supervised tokens of the whole step
+        keep_tokens  a pass of more tokens computes activations again in its backward, as many as it takes
         """
         ...
 
@@ -54,6 +58,8 @@ class Path(Protocol):
 class PlainPath:
     """The model as transformers runs it, with TRL's head, which never holds all logits at once; autograd does the backward pass."""
 
+    in_part = False
+
     def __init__(self, trainer: Any, params: TrainParams) -> None:
         self.trainer, self.keeps = trainer, True
         # NEFTune scales its noise by the length of what is embedded at once, which must stay that of the rows.
@@ -64,11 +70,11 @@ class PlainPath:
         return placed
 
     def begin_step(self) -> None:
-        self.trainer.model.train()
+        pass
 
-    def run_pass(self, batch: dict[str, Any], num_items: int, *, keep: bool) -> torch.Tensor:
+    def run_pass(self, batch: dict[str, Any], num_items: int, keep_tokens: int) -> torch.Tensor:
         # transformers drops the cache in recomputed layers, and a prefix lies in the cache: there all activations are kept.
-        self._recompute(not keep and not virtual_tokens(self.trainer.model))
+        self._recompute(batch["input_ids"].numel() > keep_tokens and not virtual_tokens(self.trainer.model))
         with self.trainer.compute_loss_context_manager():
             loss = self._loss(batch, num_items)
         self.trainer.accelerator.backward(loss)
@@ -84,7 +90,7 @@ class PlainPath:
             smoothed: torch.Tensor = trainer.label_smoother(outputs, batch["labels"], shift_labels=True, num_items_in_batch=num_items)
             return smoothed
         outputs = model(**batch, fused_lm_head=True)
-        loss = -outputs.log_probs.sum() / num_items
+        loss: torch.Tensor = -outputs.log_probs.sum() / num_items
         if trainer.aux_loss_enabled:  # of a mixture of experts: a mean over the pass, so weighted by its share of the step
             loss = loss + trainer.router_aux_loss_coef * outputs.aux_loss * (outputs.label_mask.sum() / num_items)
         return loss
@@ -99,11 +105,9 @@ class PlainPath:
 class FusedPath:
     """The model's layers with their backward passes written out (medcot/fused/README.md)."""
 
-    packed = True
+    packed = in_part = True
 
     def __init__(self, model: Any) -> None:
-        from medcot.fused.model import FusedModel
-
         self.engine = FusedModel(model)
 
     def place(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -112,8 +116,10 @@ class FusedPath:
     def begin_step(self) -> None:
         self.engine.refresh()
 
-    def run_pass(self, batch: dict[str, Any], num_items: int, *, keep: bool) -> torch.Tensor:
-        return self.engine.run_pass(batch, num_items, recompute=0 if keep else "auto")
+    def run_pass(self, batch: dict[str, Any], num_items: int, keep_tokens: int) -> torch.Tensor:
+        self.engine.no_recompute_tokens = keep_tokens
+        loss: torch.Tensor = self.engine.run_pass(batch, num_items)
+        return loss
 
     def end_step(self) -> None:
         self.engine.finish()
@@ -133,19 +139,13 @@ def name_path(model: Any, params: TrainParams, hardware: Hardware) -> tuple[str,
     elif wanted == "auto" and not on_gpu:
         hindrance = hardware.reason
     else:
-        hindrance = _why_not_fused(model, params) or ""
+        hindrance = why_not(model, params) or ""
     if wanted == "fused" and hindrance:
         raise MachineError(f"environment: {TRAIN_PATH}", f"the fused path cannot train this: {hindrance}", "set it to auto", got=wanted)
     if not hindrance:
         return "fused", f"{TRAIN_PATH}=fused" if wanted == "fused" else hardware.reason
     no_liger = why_no_liger(model) if on_gpu else None
     return ("plain+liger" if on_gpu and not no_liger else "plain"), "; ".join(filter(None, (hindrance, no_liger)))
-
-
-def _why_not_fused(model: Any, params: TrainParams) -> str | None:
-    from medcot.fused.support import why_not
-
-    return why_not(model, params)
 
 
 def choose_path(trainer: Any, params: TrainParams, hardware: Hardware) -> Path:

@@ -10,7 +10,7 @@ import torch
 
 from medcot.attention import virtual_tokens
 from medcot.errors import DataError, MachineError
-from medcot.passes import CPU_TOKENS, STEP_DOWN, TOKENS_PER_PASS, Attempt, Budget, Workload, choose_budget, fix_budget, tokens_by_hand
+from medcot.passes import CPU_TOKENS, STEP_DOWN, TOKENS_PER_PASS, Budget, Search, Workload, choose_budget, fix_budget, tokens_by_hand
 from medcot.template import MASK
 
 # State of an element, and what an update needs on top: two moments of 4 bytes, or of 1, and temporary copies of all elements.
@@ -64,18 +64,17 @@ def kept_bytes(num_trainable: int, optim: str) -> int:
     return num_trainable * (4 + OPTIMIZER_BYTES[optim])
 
 
-def settle_budget(work: Workload, attempt: Attempt, limit: float, *, always_recompute: bool, on_gpu: bool) -> Budget:
+def settle_budget(search: Search, *, on_gpu: bool) -> Budget:
     """Choose how a run executes its steps, by attempts on its own rows; MEDCOT_TOKENS_PER_PASS goes before.
 
-    limit  bytes of memory that an attempt may take
     Raises MachineError when the longest row does not fit, or what was set by hand does not.
     """
     by_hand = tokens_by_hand()
-    if by_hand and (fixed := fix_budget(work, attempt, limit, by_hand, always_recompute=always_recompute)):
+    if by_hand and (fixed := fix_budget(search, by_hand)):
         return fixed
-    budget = choose_budget(work, attempt, limit, start=None if on_gpu else CPU_TOKENS, always_recompute=always_recompute)
+    budget = choose_budget(search, start=None if on_gpu else CPU_TOKENS)
     if budget is None:
-        raise _too_long(work)
+        raise _too_long(search.work)
     if by_hand:
         remedy = f"set it to {budget.tokens}, which fits, or unset it"
         raise MachineError(f"environment: {TOKENS_PER_PASS}", "out of memory in passes of so many tokens", remedy, got=by_hand)
@@ -87,14 +86,17 @@ def _too_long(work: Workload) -> MachineError:
     return MachineError("train", cause, "lower model.cutoff_len, or free the GPU")
 
 
-def out_of_memory(place: str, work: Workload, attempt: Attempt, limit: float, tokens: int, kept: Path | None) -> MachineError:
+def out_of_memory(place: str, search: Search, tokens: int, kept: Path | None) -> MachineError:
     """The error of a step that ran out of memory, naming the tokens per pass that its rows fit in, found by attempts on them.
 
     tokens  the budget that did not do; kept  the last checkpoint
     """
+    work = search.work
     largest = work.size(work.largest(tokens) or work.longest)
-    budget = choose_budget(work, attempt, limit, start=max(1, int(STEP_DOWN * largest)))
+    budget = choose_budget(search, start=max(1, int(STEP_DOWN * largest)))
     if budget is None:
         return _too_long(work)
     remedy = f"set {TOKENS_PER_PASS}={budget.tokens}, which fits these rows and changes no result, and run again"
-    return MachineError(place, f"out of memory in passes of up to {largest:,} tokens", remedy + (f": it resumes from {kept}" if kept else ""))
+    return MachineError(
+        place, f"out of memory in passes of up to {largest:,} tokens", remedy + (f": it resumes from {kept}" if kept else "")
+    )

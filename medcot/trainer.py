@@ -24,13 +24,13 @@ from trl import SFTTrainer
 
 from medcot.attention import pack, packs
 from medcot.checkpoints import newest_checkpoint
-from medcot.distributed import from_main, own_random, share, sum_gradients, sum_values, world
+from medcot.distributed import own_random, share, sum_gradients, sum_values, world
 from medcot.errors import MachineError, TrainingError
 from medcot.finite import blame
 from medcot.gpu_memory import free_memory, memory_limit, peak_bytes, reset_peak_memory
 from medcot.model import Hardware
 from medcot.nll import batch_by_tokens
-from medcot.passes import CPU_TOKENS, Budget, Workload, plan_passes
+from medcot.passes import CPU_TOKENS, KEEP_ALL, Budget, Search, Workload, plan_passes
 from medcot.paths import choose_path
 from medcot.preflight import is_out_of_memory, kept_bytes, out_of_memory, settle_budget
 from medcot.resuming import Resumable
@@ -119,7 +119,7 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)  # it prints to stdout
         self.rows, self.eval_rows, self.pad_id, self.metric = rows, eval_rows, pad_id, metric
         self.path = choose_path(self, params, hardware)
-        self.budget, self.limit = Budget(CPU_TOKENS, CPU_TOKENS), math.inf
+        self.budget, self.limit, self.always_recompute = Budget(CPU_TOKENS, CPU_TOKENS), math.inf, False
         self.record_ids = [row.id for row in rows]
         self.step_rows: list[int] = []
         self.last_rows: list[int] = []  # of the step before
@@ -149,8 +149,9 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
         collate = Collator(self.pad_id, packed=self.path.packed)
         passes = [[rows[i] for i in one] for one in plan]
         batches = [self.path.place(collate(one)) for one in passes]
+        self.model.train()
         self.path.begin_step()
-        losses = [self.path.run_pass(batch, num_items, keep=batch["input_ids"].numel() <= self.budget.keep_tokens) for batch in batches]
+        losses = [self.path.run_pass(batch, num_items, self.budget.keep_tokens) for batch in batches]
         self.path.end_step()
         return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
 
@@ -202,11 +203,11 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
         return nll / sum(map(num_predicted, self.eval_rows))
 
     def settle(self, params: TrainParams) -> None:
-        """Choose how the steps are executed, by attempts on the longest rows before the first step. Raises MachineError."""
-        work = Workload([len(row.input_ids) for row in self.rows], params.rows_per_step, padded=not self.path.packed)
+        """Choose how the steps are executed, by attempts on the run's own rows before the first step. Raises MachineError."""
         self.limit = memory_limit(kept_bytes(sum(p.numel() for _, p in trainable(self.model)), params.optim))
-        on_gpu = self.args.device.type == "cuda"
-        self.budget = settle_budget(work, self.attempt, self.limit, always_recompute=params.gradient_checkpointing, on_gpu=on_gpu)
+        self.always_recompute = params.gradient_checkpointing
+        search = self._search(range(len(self.rows)), params.rows_per_step)
+        self.budget = settle_budget(search, on_gpu=self.args.device.type == "cuda")
         reset_peak_memory()
         log.info("train: %s", self.budget.describe())
 
@@ -214,18 +215,25 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
         """Attempt the rows of the step that ran out of memory in smaller passes, and say which fit."""
         self.model.zero_grad(set_to_none=True)
         free_memory()
-        rows = self.step_rows or range(len(self.rows))
-        work = Workload([len(self.rows[p].input_ids) for p in rows], len(rows), padded=not self.path.packed)
-        place = f"train: step {self.state.global_step + 1}"
         kept = newest_checkpoint(Path(self.args.output_dir))
-        return out_of_memory(
-            place, work, lambda positions, keep: self.attempt([rows[p] for p in positions], keep), self.limit, self.budget.tokens, kept
+        search = self._search(self.step_rows or range(len(self.rows)), len(self.step_rows) or 1)
+        return out_of_memory(f"train: step {self.state.global_step + 1}", search, self.budget.tokens, kept)
+
+    def _search(self, rows: Sequence[int], rows_per_step: int) -> Search:
+        """What a search for a budget over these rows goes by."""
+        work = Workload([len(self.rows[position].input_ids) for position in rows], rows_per_step, padded=not self.path.packed)
+        return Search(
+            work,
+            lambda positions, keep_tokens: self.attempt([rows[i] for i in positions], keep_tokens),
+            self.limit,
+            self.always_recompute,
+            self.path.in_part,
         )
 
-    def attempt(self, positions: Sequence[int], keep: bool) -> int | None:
+    def attempt(self, positions: Sequence[int], keep_tokens: int = KEEP_ALL) -> int | None:
         """Run rows forward and backward in one pass and leave no trace.
 
-        keep  whether activations are kept for the backward pass, else computed again
+        keep_tokens  see Budget
         Returns the peak of GPU memory in bytes, 0 on a CPU, or None where memory does not suffice.
         """
         rows = [self.rows[position] for position in positions]
@@ -234,9 +242,10 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
         fits = True
         with torch.random.fork_rng(devices):
             try:
+                self.model.train()
                 self.path.begin_step()
                 batch = self.path.place(Collator(self.pad_id, packed=self.path.packed)(rows))
-                self.path.run_pass(batch, sum(map(num_predicted, rows)), keep=keep)
+                self.path.run_pass(batch, sum(map(num_predicted, rows)), keep_tokens)
                 self.path.end_step()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -246,12 +255,6 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
         self.model.zero_grad(set_to_none=True)
         free_memory()
         return peak
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save once for all processes."""
-        if world().is_main:
-            super()._save_checkpoint(model, trial)
-        self.state.best_model_checkpoint = from_main(lambda: self.state.best_model_checkpoint)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write no generated card: the stage writes down what it did itself."""

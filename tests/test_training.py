@@ -368,11 +368,11 @@ def out_of_memory_above(tokens: int, monkeypatch: pytest.MonkeyPatch, error: Exc
     """Let passes of more tokens fail, from a step on; the list fills with the tokens of each pass that is tried."""
     original, tried = PlainPath.run_pass, []
 
-    def run_pass(self: PlainPath, batch: dict[str, Any], num_items: int, *, keep: bool) -> torch.Tensor:
+    def run_pass(self: PlainPath, batch: dict[str, Any], num_items: int, keep_tokens: int) -> torch.Tensor:
         tried.append(batch["input_ids"].numel())
         if tried[-1] > tokens and (self.trainer.state.global_step + 1 >= step):
             raise error
-        return original(self, batch, num_items, keep=keep)
+        return original(self, batch, num_items, keep_tokens)
 
     monkeypatch.setattr(PlainPath, "run_pass", run_pass)
     return tried
