@@ -156,10 +156,11 @@ class LoraGroup:
             _accumulate(self.grad_a, grad[:, self.height : self.height + self.used], x[:, : self.width], 1.0)
 
     def finish(self) -> None:
-        """Add the accumulated gradients to the masters' own."""
+        """Add the accumulated gradients to the masters' own, and have none any more."""
         for adapter in self.adapters:
-            for parameter, total in ((adapter.a, self.grad_a[adapter.slot]), (adapter.b, adapter.grad_b)):
-                parameter.grad = total if parameter.grad is None else parameter.grad.add_(total)
+            if adapter.grad_b.numel():
+                for parameter, total in ((adapter.a, self.grad_a[adapter.slot]), (adapter.b, adapter.grad_b)):
+                    parameter.grad = total if parameter.grad is None else parameter.grad.add_(total)
             adapter.grad_b = torch.empty(0)
         self.grad_a = torch.empty(0)
 
