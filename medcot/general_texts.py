@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from medcot.benchmarks import Item, benchmark_name, entries, read_benchmarks
 from medcot.errors import DataError
 from medcot.sources import READERS, read_rows
 from medcot.text import find_control_token
@@ -21,6 +23,24 @@ class GeneralText:
     id: str
     prompt: str
     text: str
+
+
+def read_general_items(folder: Path, further: Mapping[str, Path] | None = None) -> list[Item]:
+    """Everything in a folder of general files, and in further files by name, as items that training rows can be compared with.
+
+    A question is an item as a benchmark's is; so is a text, its prompt as the case. Raises DataError as the readers do.
+    """
+    texts = text_files(folder, further or {})
+    questions = {name: path for name, path in (further or {}).items() if name not in texts}
+    read = [(name, text) for name, path in sorted(texts.items()) for text in read_texts(path, name) if unfit_text(text) is None]
+    items = [Item(text.id.removeprefix(f"{name}:"), name, text.text, case=text.prompt) for name, text in read]
+    return sorted([*read_benchmarks(folder, questions, set(texts.values())), *items], key=lambda item: (item.benchmark, item.id))
+
+
+def text_files(folder: Path, further: Mapping[str, Path]) -> dict[str, Path]:
+    """The files that hold texts, of a folder and of further files, by name."""
+    found = {benchmark_name(path): path for path in entries(folder) if holds_texts(path)}
+    return found | {name: path for name, path in further.items() if holds_texts(path)}
 
 
 def holds_texts(path: Path) -> bool:

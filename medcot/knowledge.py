@@ -22,11 +22,11 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-from medcot.benchmarks import LETTERS, Item, benchmark_name, entries, read_benchmarks
+from medcot.benchmarks import LETTERS, Item, read_benchmarks
 from medcot.defects import han_share
 from medcot.evaluate_params import MaxItems
 from medcot.exact_answers import exact_reference
-from medcot.general_texts import GeneralText, Unfit, holds_texts, read_texts, unfit_text
+from medcot.general_texts import GeneralText, Unfit, read_texts, text_files, unfit_text
 from medcot.key_points import key_points
 from medcot.ledger import read_frame
 from medcot.matching import matching_key
@@ -107,8 +107,7 @@ def general_tasks(folder: Path, further: Mapping[str, Path], split: EvalSplit, m
 
     Raises DataError naming file and row for whatever is neither a benchmark nor texts.
     """
-    texts_at = {benchmark_name(path): path for path in entries(folder) if holds_texts(path)}
-    texts_at |= {name: path for name, path in further.items() if holds_texts(path)}
+    texts_at = text_files(folder, further)
     items = read_benchmarks(folder, {name: path for name, path in further.items() if name not in texts_at}, set(texts_at.values()))
     tasks = (
         _tasks("general_choice", [item for item in items if item.choices], {}, split, most.general_choice, seed),

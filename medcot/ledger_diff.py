@@ -36,7 +36,7 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_AUDIT, _RENDERED),
     **dict.fromkeys(
         ("contaminated", "contaminated_cluster"),
-        ("decontaminate.", BENCHMARKS, "data/sample/benchmark.jsonl", "data/sample/knowledge.jsonl"),
+        ("decontaminate.", BENCHMARKS, "data/general", "data/suites", "data/sample/benchmark.jsonl", "data/sample/knowledge.jsonl"),
     ),
     **dict.fromkeys(("bridges_splits", SPLIT), _SPLITS),
     CURATOR: (DECISIONS,),

@@ -27,6 +27,7 @@ RECORDS = [
 SUITE_ROWS: dict[str, dict[str, Any]] = {
     "general_choice": {"question": "长城是在哪里？", "choices": ["甲", "乙"], "answer": "A"},
     "general_answer": {"question": "三加四等于几？", "answer": "7"},
+    "general_text": {"prompt": "介绍长城。", "text": "The wall runs over the hills. 长城沿着山脊延伸。"},
     "instructions": {"prompt": "请用一句话介绍长城。", "rules": [{"rule": "sentences", "most": 1}], "example": "长城很长。"},
     "red_flags": {"question": "Pressure on my chest for 40 minutes and 冷汗?", "must": [["@urgent"]], "must_not": [], "kind": "emergency"},
 }
@@ -54,8 +55,8 @@ def write_suites(**of_choice: str) -> None:
         (stage.SUITES / f"{name}.jsonl").write_text(json.dumps(changed, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write(name: str, rows: list[dict[str, object]]) -> None:
-    path = stage.BENCHMARKS / name
+def write(name: str, rows: list[dict[str, object]], folder: Path = stage.BENCHMARKS) -> None:
+    path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
@@ -83,7 +84,7 @@ def test_hits_and_their_clusters_leave_and_every_item_is_marked(workspace: Path)
         "metrics/decontaminate.json",
     ]
     items = pl.read_parquet(stage.DECONTAMINATED / "items.parquet")
-    assert items.filter(pl.col("benchmark").is_in(list(SUITE_ROWS))).select("item", "contaminated").rows() == 4 * [("zh-1", False)]
+    assert items.filter(pl.col("benchmark").is_in(list(SUITE_ROWS))).select("item", "contaminated").rows() == 5 * [("zh-1", False)]
     assert items.filter(~pl.col("benchmark").is_in(list(SUITE_ROWS))).rows() == [
         ("cmexam", "5", True, "exact", 1.0, 1, 0),
         ("medqa", "test:0", True, "exact", 1.0, 1, 1),
@@ -197,3 +198,41 @@ def test_without_our_own_suites_nothing_is_checked_but_said(workspace: Path, cap
     write_suites()
     (stage.SUITES / "red_flags.jsonl").unlink()
     assert failure(capsys).startswith("error: data/suites/red_flags.jsonl: a link to nothing, or no file, where a benchmark is expected")
+
+
+def test_general_questions_and_texts_of_ones_own_are_checked_too(workspace: Path) -> None:
+    """A question, a folder of questions, and texts after a prompt and alone; a text in the answer of a row is found as well."""
+    told = "The moon goes round the earth in twenty-seven days, and always shows us the same side of its face."
+    records = [
+        Record("f", "test", "Tell me of the moon.", "想一想。", told),
+        Record("g", "test", "三乘以四是多少，请说明理由？", "十二。", "12"),
+        Record("h", "test", "How many legs has a spider of the usual kind, as a rule?", "Eight.", "8"),
+    ]
+    write_records(stage.DEDUP, [*RECORDS, *records])
+    write("Maths.jsonl", [{"question": "三乘以四是多少，请说明理由？", "answer": "#### 12"}], stage.GENERAL)
+    write("ceval/a.jsonl", [{"question": records[2].question, "A": "6", "B": "8", "answer": "B"}], stage.GENERAL)
+    write("alpaca.jsonl", [{"instruction": "Describe the moon.", "input": "", "output": told}, {"text": "长城很长。"}], stage.GENERAL)
+    write("alpaca2.jsonl", [{"instruction": "空 Nothing.", "output": " "}], stage.GENERAL)  # it cannot be measured, so it is no item
+    (stage.GENERAL / "README.md").write_text("# General", encoding="utf-8")
+    write_params({"min_overlap": 0.5})
+    assert run() == 0
+    part = pl.read_parquet(stage.PART).filter(pl.col("id").is_in(["f", "g", "h"]))
+    assert part.select("id", "rule", "related_id", "detail").rows() == [
+        ("f", "contaminated", "alpaca:0", "ngram"),
+        ("g", "contaminated", "maths:0", "exact"),
+        ("h", "contaminated", "ceval:a:0", "exact"),
+    ]
+    marks = pl.read_parquet(stage.DECONTAMINATED / "items.parquet").select("benchmark", "item", "contaminated").rows()
+    assert {("alpaca", "0", True), ("alpaca", "1", False), ("maths", "0", True), ("ceval", "a:0", True)} <= set(marks)
+    benchmark = json.loads(stage.METRICS.read_text(encoding="utf-8"))["benchmark"]
+    assert benchmark["alpaca"] == {"num_items": 2, "num_contaminated": 1, "contaminated_rate": 0.5}
+    assert "alpaca2" not in benchmark
+
+
+@pytest.mark.parametrize(("name", "folder"), [("Medqa.jsonl", stage.GENERAL), ("red_flags.jsonl", stage.BENCHMARKS)])
+def test_a_benchmark_and_a_general_file_of_one_name_are_refused(
+    workspace: Path, capsys: pytest.CaptureFixture[str], name: str, folder: Path
+) -> None:
+    write(name, [{"question": "长城有多长？"}], folder)
+    message = "data/benchmarks: a benchmark has the name of a file in data/general or of a suite in data/suites, got"
+    assert failure(capsys) == f"error: {message} {name.lower().removesuffix('.jsonl')}; rename one of them"

@@ -16,7 +16,7 @@ from medcot.benchmarks import Item, read_benchmarks
 from medcot.decontamination import ITEM_SCHEMA
 from medcot.errors import DataError
 from medcot.evaluate_params import MaxItems
-from medcot.general_texts import read_texts
+from medcot.general_texts import read_general_items, read_texts
 from medcot.knowledge import (
     case_of,
     excluded_frame,
@@ -247,6 +247,15 @@ def test_general_files_are_told_apart_by_their_columns(tmp_path):
     answers = {p.item: p.reference for tasks in both for p in tasks.prompts if p.benchmark == "maths"}
     assert answers["0"] == "1"
     assert answers["19"] == "20"
+
+
+def test_whatever_is_asked_of_general_files_is_compared_with_the_training_rows_under_the_same_key(tmp_path):
+    folder, further = general(tmp_path / "general"), {"suite": write(tmp_path / "more/suite.jsonl", [{"prompt": "河？", "text": "弯。"}])}
+    items = {item.key: item for item in read_general_items(folder, further)}
+    asked = [general_tasks(folder, further, split, ALL, 42) for split in ("val", "test")]
+    keys = [f"{p.benchmark}:{p.item}" for tasks in asked for p in tasks.prompts] + [text.id for tasks in asked for text in tasks.texts]
+    assert sorted(items) == sorted(keys)
+    assert (items["alpaca:3"].text, items["plain:3"].text, items["suite:0"].text) == ("说 3\nx\n好 3", "A text 3.", "河？\n弯。")
 
 
 def test_general_tasks_do_not_depend_on_the_order_of_rows(tmp_path):

@@ -62,6 +62,8 @@ DECISIONS = Change("normalize", "input", "data/curation/decisions.csv", "c0", "c
 DEDUP = Change("dedup", "param", "dedup.question.threshold", 0.5, 0.7)
 DEDUP_CODE = Change("dedup", "code", "medcot/guard.py")
 BENCHMARKS = Change("decontaminate", "input", "data/benchmarks", "b0", "b1")
+GENERAL = Change("decontaminate", "input", "data/general", "g0", "g1")
+SUITES = Change("decontaminate", "input", "data/suites", "s0", "s1")
 CUTOFF = Change("convert", "param", "model.cutoff_len", 1024, 512)
 RATIO = Change("convert", "param", "convert.val_ratio", 0.1, 0.2)
 SOURCE = Change("download", "input", "data/import", "d0", "d1")
@@ -80,6 +82,7 @@ SHORT = "quality_min_reasoning"
         (fate("a"), fate("a", "cutoff_len"), [CUTOFF, RATIO, QUALITY], "left", "cutoff_len", [CUTOFF]),
         (fate("a"), fate("a", "empty_field"), ALL, "left", "empty_field", [CODE]),
         (fate("a"), fate("a", "contaminated"), [BENCHMARKS, SOURCE], "left", "contaminated", [BENCHMARKS]),
+        (fate("a"), fate("a", "contaminated"), [GENERAL, SUITES, SOURCE], "left", "contaminated", [GENERAL, SUITES]),
         # A record that came with another text: all that made the text.
         (fate("a"), fate("a", "cutoff_len", text_hash="b"), [CUTOFF, CODE], "left", "cutoff_len", [CUTOFF, CODE]),
         # A rule that compares records: what brought the others counts too.
