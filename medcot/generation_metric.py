@@ -22,6 +22,7 @@ from medcot.evaluate_params import GenerationParams
 from medcot.generation import in_batches, make_reply
 from medcot.gpu_memory import free_memory
 from medcot.llamafactory import Row
+from medcot.outcome import GENERATION_SCORES
 from medcot.overlap_scores import bleu_4, rouge_l
 from medcot.records import seeded_order
 from medcot.slots import Request
@@ -30,7 +31,7 @@ from medcot.template import encode_prompt, eos_id
 from medcot.train_params import TrainParams
 
 SEED = 0  # of the choice of rows: by their ids, so that neither their order nor train.seed changes it
-SCORES = {"eval_bleu_4": bleu_4, "eval_rouge_l": rouge_l}
+SCORES = dict(zip(GENERATION_SCORES, (bleu_4, rouge_l), strict=True))
 log = logging.getLogger("medcot")
 
 
