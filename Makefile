@@ -8,7 +8,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test lint venv lock clean
+.PHONY: repro test lint bench-train venv lock clean
 
 repro: $(VENV)/ready
 	dvc repro
@@ -20,6 +20,10 @@ lint: $(VENV)/ready-dev
 	ruff check .
 	ruff format --check .
 	mypy
+
+# Training speed and memory of your own card, beside whatever trainers are installed.
+bench-train: $(VENV)/ready
+	python benchmarks/train.py --whole-card
 
 venv: $(VENV)/ready
 

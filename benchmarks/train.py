@@ -25,7 +25,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-sys.path[:1] = [str(Path(__file__).resolve().parent.parent)]  # and not this directory, whose statistics.py would hide the library's
+if not __package__:  # run as a file: this directory must not be searched, its statistics.py would hide the library's
+    sys.path[:1] = [str(Path(__file__).resolve().parent.parent)]
 
 from benchmarks.train_children import Runner, scratch
 from benchmarks.train_contenders import CONTENDERS, FASTEST, OURS, PEERS, UNSLOTH, make_job, memory_jobs
@@ -92,7 +93,7 @@ def contest(setting: str, args: argparse.Namespace, work: Path, result: Path) ->
     return jobs
 
 
-def report(lines: Sequence[Line], args: argparse.Namespace) -> None:
+def report(lines: Sequence[Line]) -> None:
     """Print the tables that the lines hold, and what was measured on."""
     device = next((line for line in lines if "device" in line), None)
     peak, found = peak_flops(device), speeds(line for line in lines if line["setting"] in SETTINGS and line["contender"] in CONTENDERS)
@@ -143,7 +144,7 @@ def read_lines(paths: Sequence[Path]) -> list[Line]:
 def main() -> None:
     args = parse()
     if args.show:
-        report(read_lines(args.show), args)
+        report(read_lines(args.show))
         return
     with scratch() as work:
         out = (args.out or Path(tempfile.mkdtemp(prefix="medcot-train-"))).resolve()
@@ -152,7 +153,7 @@ def main() -> None:
         result.unlink(missing_ok=True)
         site = args.unsloth_site.resolve() if args.unsloth_site else None
         Runner(work, out, site, args.limit, args.seconds, args.ahead).run(plan(args, work, result))
-    report(read_lines([result]), args)
+    report(read_lines([result]))
     print(f"Lines and logs: {out}")
 
 

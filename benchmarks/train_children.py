@@ -30,13 +30,13 @@ class Runner:
     ahead: bool
 
     def environment(self, job: Job, module: str) -> dict[str, str]:
-        """This checkout and, for unsloth, its own libraries first; none of the user's MEDCOT_* settings; no Triton kernel on a CPU."""
+        """This checkout and, for unsloth, its own libraries first; none of the user's MEDCOT_* settings."""
         path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         if module == UNSLOTH:
             path = [*stand_in_path(self.work / "stand_in"), *([str(self.unsloth_site)] if self.unsloth_site else []), *path]
         env = {key: value for key, value in os.environ.items() if not key.startswith("MEDCOT_")}
         caches = {"UNSLOTH_COMPILE_LOCATION": str(self.work / "unsloth_compiled"), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-        if job.tiny and not any(Path("/dev").glob("nvidia[0-9]*")):
+        if job.contender == "prototype" and not any(Path("/dev").glob("nvidia[0-9]*")):
             caches["TRITON_INTERPRET"] = "1"
         return {**env, **caches, "PYTHONPATH": os.pathsep.join(path)}
 

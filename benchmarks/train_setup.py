@@ -28,10 +28,11 @@ class Setting:
 
     shape: str
     title: str
+    card: str
     cap_gib: float
 
 
-SETTINGS = {"7b": Setting("7b", "7B, 24 GB", 22.5), "1.7b": Setting("1.7b", "1.7B, 16 GB", 14.8)}
+SETTINGS = {"7b": Setting("7b", "7B", "24 GB", 22.5), "1.7b": Setting("1.7b", "1.7B", "16 GB", 14.8)}
 
 
 @dataclass(slots=True)

@@ -55,6 +55,12 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
+def heading(setting: str, cap_gib: float | None) -> str:
+    """Which model, on which memory."""
+    one = SETTINGS[setting]
+    return f"{one.title}, {one.card} (memory capped to {cap_gib} GiB)" if cap_gib else f"{one.title}, the whole memory of the card"
+
+
 def micro_batch(line: Line) -> str:
     """Rows or packs of a micro-batch; for ours what it said of its passes."""
     passes = [words for words in line.get("said", []) if words.startswith("passes of")]
@@ -64,16 +70,15 @@ def micro_batch(line: Line) -> str:
 def speed_table(found: dict[tuple[str, str], Speed], setting: str, peak: float) -> str:
     """One setting's contenders, the fastest first."""
     rows = []
-    for (_, name), speed in sorted(found.items(), key=lambda item: -item[1].median):
-        if _ != setting:
-            continue
+    ordered = sorted((item for item in found.items() if item[0][0] == setting), key=lambda item: -item[1].median)
+    for (_, name), speed in ordered:
         last = speed.lines[-1]
         spread = f"{min(speed.runs):,.0f} to {max(speed.runs):,.0f} ({len(speed.runs)})" if len(speed.runs) > 1 else ""
         peaks = (max(line[key] for line in speed.lines) for key in ("allocated_gib", "reserved_gib"))
         cells = [f"{speed.median:,.0f}", spread, *(f"{gib:.1f}" for gib in peaks), f"{last['filled']:.2f}", f"{speed.mfu(peak):.2f}"]
         rows.append([CONTENDERS[name].title, micro_batch(last), *cells])
     header = ["path", "micro-batch", "tokens/s", "range (runs)", "GiB in use", "GiB reserved", "real tokens", "MFU"]
-    return f"{SETTINGS[setting].title}\n\n{markdown(header, rows)}"
+    return f"{heading(setting, ordered[0][1].lines[0]['cap_gib'])}\n\n{markdown(header, rows)}"
 
 
 def verdict(target: Target, found: dict[tuple[str, str], Speed], peak: float) -> tuple[str, str]:
@@ -93,14 +98,14 @@ def target_table(found: dict[tuple[str, str], Speed], settings: Sequence[str], p
         if target.setting not in settings:
             continue
         wanted = f"≥ {target.factor} × {CONTENDERS[target.against].title}" if target.against else f"MFU ≥ {target.factor}"
-        rows.append([SETTINGS[target.setting].title, CONTENDERS[target.contender].title, wanted, *verdict(target, found, peak)])
-    return markdown(["setting", "path", "target", "reached", "verdict"], rows)
+        rows.append([target.setting, CONTENDERS[target.contender].title, wanted, *verdict(target, found, peak)])
+    return markdown(["shape", "path", "target", "reached", "verdict"], rows)
 
 
 def share_table(lines: Iterable[Line]) -> str:
     """Where the time goes, for every profiled path."""
     profiled = [line for line in lines if "shares" in line]
-    header = ["share of the device's time", *(f"{SETTINGS[line['setting']].title}, {line['contender']}" for line in profiled)]
+    header = ["share of the device's time", *(f"{line['setting']}, {line['contender']}" for line in profiled)]
     return markdown(header, [[name, *(f"{line['shares'][name]:.1%}" for line in profiled)] for name in profiled[0]["shares"]])
 
 
