@@ -105,8 +105,10 @@ class Workload:
         """A pass as large as any that a step can make within the budget: the longest rows that fit together."""
         chosen: list[int] = []
         for i in sorted(range(len(self.lengths)), key=lambda i: (-self.lengths[i], i)):
-            if len(chosen) < self.rows and self.size([*chosen, i]) <= budget:
+            if self.size([*chosen, i]) <= budget:
                 chosen.append(i)
+            if len(chosen) == self.rows:
+                break
         return chosen
 
     def smallest(self, tokens: int) -> list[int]:
