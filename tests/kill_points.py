@@ -17,6 +17,7 @@ from transformers.trainer_callback import CallbackHandler
 
 from medcot import checkpoints, resuming
 from medcot.stage import run_stage
+from medcot.trainer import CotTrainer, trainable
 from stages import train
 
 
@@ -92,12 +93,27 @@ def while_removing(count: int) -> None:
     checkpoints.shutil.rmtree = rmtree  # type: ignore[assignment]
 
 
+def plant(row: int, what: str) -> None:
+    """Let the loss of a training row be nan or inf, or its gradient infinite, whichever path runs it."""
+    original = CotTrainer.run_rows
+
+    def run_rows(self: Any, rows: Any, num_items: int) -> Any:
+        loss = original(self, rows, num_items)
+        if self.rows[row] in rows and self.is_in_train:
+            if what != "gradient":
+                return loss * float(what)
+            next(p for _, p in trainable(self.model)).grad.view(-1)[0] = float("inf")
+        return loss
+
+    CotTrainer.run_rows = run_rows  # type: ignore[method-assign]
+
+
 def install(place: str) -> None:
     """Arrange for a death at a place.
 
     step:K after step K, file:N within the N-th file that torch writes (four a checkpoint), marker:N before the N-th checkpoint is
-    marked, remove:N within the
-    removal of the N-th old one, end:K when the last step K is done and kept, adapter:1 when the adapter is all but written.
+    marked, remove:N within the removal of the N-th old one, end:K when the last step K is done and kept, adapter:1 when the adapter is
+    all but written. nan:K is no death: the loss of the training row at place K is not a number.
     """
     name, number = place.split(":")
     {
@@ -107,4 +123,11 @@ def install(place: str) -> None:
         "remove": while_removing,
         "end": lambda count: after_event("on_train_end", count),
         "adapter": lambda count: before_call(train, "write_settings", count),
+        "nan": lambda row: plant(row, "nan"),
     }[name](int(number))
+
+
+if __name__ == "__main__":  # python tests/kill_points.py [place]: stage train in the working directory, in a process that nothing shares
+    if len(sys.argv) > 1:
+        install(sys.argv[1])
+    raise SystemExit(run_stage("train", train.main))
