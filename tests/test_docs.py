@@ -236,8 +236,8 @@ def test_the_python_version_is_the_one_that_pyproject_requires(name: str) -> Non
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_make_target_that_is_named_exists(name: str) -> None:
-    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
-    named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join([*spans(prose(name)), *(body for _, body in blocks(name))])))
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join([*spans(prose(name)), *(body for _, body in blocks(name))])))
     assert named <= targets
 
 
