@@ -20,7 +20,6 @@ from medcot.distributed import sum_values, world
 from medcot.errors import DataError
 from medcot.evaluate_params import GenerationParams
 from medcot.generation import in_batches, make_reply
-from medcot.gpu_memory import free_memory
 from medcot.llamafactory import Row
 from medcot.outcome import GENERATION_SCORES
 from medcot.overlap_scores import bleu_4, rouge_l
@@ -81,7 +80,8 @@ class GenerationMetric:
             made = dict(in_batches(model.eval(), [requests[i] for i in order], self.stops, self.settings))
         finally:
             model.train(was_training)
-            free_memory()
+            if model.device.type == "cuda":
+                torch.cuda.empty_cache()  # keys and values are of other sizes than what a step needs
         outputs = {order[place]: ids for place, ids in made.items()}
         return [make_reply(self.prompting, as_prompt(row), 0, outputs[i], self.stops) for i, row in enumerate(rows)]
 

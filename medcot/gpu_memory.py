@@ -30,7 +30,7 @@ def cap_memory() -> None:
     except ValueError:
         size = 0.0
     if not 0 < size < float("inf"):
-        raise DataError(GPU_MEMORY, "not a size in GiB", "set it to one such as 22.5, or unset it", got=value)
+        raise DataError(f"environment: {GPU_MEMORY}", "not a size in GiB", "set it to one such as 22.5, or unset it", got=value)
     if torch.cuda.is_available():
         total = torch.cuda.mem_get_info()[1]
         torch.cuda.set_per_process_memory_fraction(min(1.0, size / total))
@@ -59,6 +59,6 @@ def peak_bytes() -> int:
 
 def free_memory() -> None:
     """Give back what is no longer used, so that one attempt does not take from the next."""
-    gc.collect()  # the frames of a failed attempt refer to each other
     if torch.cuda.is_available():
+        gc.collect()  # the frames of a failed attempt refer to each other
         torch.cuda.empty_cache()
