@@ -113,7 +113,7 @@ def main() -> None:
         **peaks(),
     }
     if job.options.get("profile"):
-        job.write(shares=profiler.shares(params.lora_rank, base.config.vocab_size), **fields)
+        job.write(shares=profiler.shares(base.config.vocab_size), **fields)
         return
     counted, seconds = timed(tokens, clock.marks, job.warm_up)
     job.write(tokens=counted, seconds=seconds, **fields)

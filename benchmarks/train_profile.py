@@ -9,14 +9,16 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
 
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_mm")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::_scaled_mm")
+SKINNY = 128  # a side of a LoRA product is a few ranks, padded to 64; every side of the base's weights is longer
 # What a kernel's name has in it, by category; the first that matches counts. Matrix products are told apart by their shapes instead.
 KERNELS = {
+    "base products": ("gemm_4bit",),
     "attention": ("flash", "fmha", "varlen", "attention"),
     "dequantisation": ("nf4", "dequant"),
     "head and cross-entropy": ("cross_entropy", "softmax", "_ce", "nll"),
-    "norm, rope, SwiGLU": ("rms", "norm", "rope", "swiglu", "silu"),
     "optimiser": ("adam", "multi_tensor", "lpnorm"),
+    "norm, rope, SwiGLU": ("rms", "norm", "rope", "rotate", "swiglu", "silu"),
 }
 SHARES = (
     "base products",
@@ -30,12 +32,12 @@ SHARES = (
 )
 
 
-def product_category(shapes: Sequence[Sequence[int]], rank: int, vocabulary: int) -> str:
+def product_category(shapes: Sequence[Sequence[int]], vocabulary: int) -> str:
     """Tell a matrix product by its operands: one side is the vocabulary, or a few ranks wide, or it is one with the base's weights."""
     sides = {side for shape in shapes for side in shape if len(shape) >= 2}
     if vocabulary in sides:
         return "head and cross-entropy"
-    return "LoRA products" if sides and min(sides) <= 4 * rank else "base products"
+    return "LoRA products" if sides and min(sides) <= SKINNY else "base products"
 
 
 def kernel_category(name: str) -> str:
@@ -71,18 +73,18 @@ class Profiler(TrainerCallback):  # type: ignore[misc]
                 torch.cuda.synchronize()
             self.profile.stop()
 
-    def shares(self, rank: int, vocabulary: int) -> dict[str, float]:
+    def shares(self, vocabulary: int) -> dict[str, float]:
         """Share of the device's busy time by category; of the CPU's own where there is no GPU."""
-        return share(self._times(rank, vocabulary))
+        return share(self._times(vocabulary))
 
-    def _times(self, rank: int, vocabulary: int) -> Iterable[tuple[str, float]]:
+    def _times(self, vocabulary: int) -> Iterable[tuple[str, float]]:
         on_gpu = torch.cuda.is_available()
         products = 0.0
         for event in self.profile.key_averages(group_by_input_shape=True):
             time = event.self_device_time_total if on_gpu else event.self_cpu_time_total
             if event.key in PRODUCTS:
                 products += time
-                yield product_category(event.input_shapes, rank, vocabulary), time
+                yield product_category(event.input_shapes, vocabulary), time
             elif not on_gpu:
                 yield kernel_category(event.key), time
         if on_gpu:
