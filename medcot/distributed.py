@@ -33,6 +33,7 @@ PROCESSES = "MEDCOT_PROCESSES"
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE", "GROUP_WORLD_SIZE")
 # A rank may wait for another's GPU lock or checkpoint; a rank that fails ends all, so waiting needs no short limit.
 PATIENCE = timedelta(days=1)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that torch's launcher handles
 BUCKET = 2**26  # elements of one all-reduce (256 MiB): an adapter is one, a full fine-tune needs no second copy of itself
 log = logging.getLogger("medcot")
 T = TypeVar("T")
@@ -107,12 +108,16 @@ def launch(module: str, count: int) -> None:
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=reports),
         )
+        before = {number: signal.getsignal(number) for number in ENDING}
         try:
             elastic_launch(config, sys.executable)("-m", "medcot.worker", module, reports, os.getpid())
         except ChildFailedError as error:
             pass_on({rank: failure.exitcode for rank, failure in error.failures.items()}, Path(reports))
         except SignalException as error:
             raise (KeyboardInterrupt if error.sigval == signal.SIGINT else Terminated) from None
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def pass_on(exit_codes: dict[int, int], reports: Path) -> NoReturn:
