@@ -40,10 +40,12 @@ def angles(rows: int, half: int) -> tuple[Tensor, Tensor]:
     return turned.cos(), turned.sin()
 
 
-def unpack(rows: int, columns: int, pad: int, dtype: torch.dtype) -> Case:
-    packed = torch.randint(0, 256, (rows * columns // 2, 1), dtype=torch.uint8)
-    scales, code = torch.rand(-(-rows * columns // 64)), torch.linspace(-1, 1, 16) ** 3
-    return Case("unpack_nf4", (packed, scales, code, wide(rows, columns, pad, dtype)), lambda args, _: [args[3]])
+def unpack(rows: int, columns: int, rank: int, dtype: torch.dtype, *, beside: bool) -> Case:
+    packed = torch.randint(0, 256, (rows * columns // 2,), dtype=torch.uint8)
+    scales, code = torch.rand(rows * columns // 64), torch.linspace(-1, 1, 16) ** 3
+    out = wide(rows, columns + rank, 0, dtype) if beside else wide(rows + rank, columns, 0, dtype)
+    extra = wide(rows, rank, 0, dtype) if beside else wide(rank, columns, 0, dtype)
+    return Case("unpack_nf4", (out, packed, scales, code, extra), lambda args, _: [args[0]])
 
 
 def add_norm(rows: int, width: int, *, delta: bool, pad: int, dtype: torch.dtype) -> Case:
@@ -90,8 +92,11 @@ def cases(dtype: torch.dtype, tokens: tuple[int, ...] = (1, 7, 129)) -> dict[str
     """Every kernel on odd sizes, by a name that says which; fewer tokens take less time under the interpreter."""
     made: dict[str, Case] = {}
     torch.manual_seed(0)
-    for rows, columns, pad in ((1, 64, 0), (7, 192, 64), (3, 2176, 0)):
-        made[f"unpack_nf4 {rows}x{columns}+{pad}"] = unpack(rows, columns, pad, dtype)
+    for rows, columns, rank in ((1, 64, 0), (7, 192, 64), (3, 2176, 8)):
+        for beside in (True, False):
+            made[f"unpack_nf4 {rows}x{columns}+{rank} {'beside' if beside else 'below'}"] = unpack(
+                rows, columns, rank, dtype, beside=beside
+            )
     for rows, width, pad in zip(tokens, (130, 1000, 96), (0, 64, 64), strict=False):
         for delta in (True, False):
             made[f"add_norm {rows}x{width}+{pad} {delta}"] = add_norm(rows, width, delta=delta, pad=pad, dtype=dtype)
@@ -133,7 +138,7 @@ def real_calls(hidden: int, inner: int, vocabulary: int, heads: int, keys: int, 
     """One call of each kernel at the widths of a real model, on two tokens in bfloat16: to be compiled, or run on a GPU."""
     dtype = torch.bfloat16
     return [
-        unpack(2, hidden, 64, dtype),
+        unpack(2, hidden, 64, dtype, beside=True),
         add_norm(2, hidden, delta=True, pad=64, dtype=dtype),
         add_norm(2, hidden, delta=False, pad=64, dtype=dtype),
         norm_backward(2, hidden, 64, dtype),

@@ -12,29 +12,44 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-UNPACK_BYTES = 1024  # packed bytes of one program
+UNPACK_GROUPS = 32  # groups of 64 weights of one program
 TILE = 1024  # columns of one program of SwiGLU
 VOCABULARY_TILE = 8192
 
 
 @triton.jit
-def unpack_nf4_kernel(packed, scales, code, out, half, stride, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    start = tl.program_id(1) * BLOCK
-    byte = start + tl.arange(0, BLOCK)
-    inside = byte < half
-    pair = tl.load(packed + row * half + byte, mask=inside, other=0).to(tl.int32)
-    scale = tl.load(scales + (row * half + byte) // 32, mask=inside, other=0.0)
-    high = tl.load(code + (pair >> 4)) * scale
-    low = tl.load(code + (pair & 15)) * scale
-    column = 2 * start + tl.arange(0, 2 * BLOCK)
-    tl.store(out + row * stride + column, tl.interleave(high, low).to(out.dtype.element_ty), mask=column < 2 * half)
+def unpack_nf4_kernel(
+    packed, scales, code, extra, out, groups, row_groups, stride, extra_numel, extra_width, extra_row, extra_column, programs,
+    BLOCK: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    if program < programs:  # BLOCK groups of 64 weights that share a scale
+        group = program * BLOCK + tl.arange(0, BLOCK)[:, None]
+        inside = group < groups
+        byte = group.to(tl.int64) * 32 + tl.arange(0, 32)[None, :]
+        pair = tl.load(packed + byte, mask=inside, other=0).to(tl.int32)
+        scale = tl.load(scales + group, mask=inside, other=0.0)
+        values = tl.interleave(tl.load(code + (pair >> 4)) * scale, tl.load(code + (pair & 15)) * scale)
+        row = group // row_groups
+        place = row.to(tl.int64) * stride + (group - row * row_groups) * 64 + tl.arange(0, 64)[None, :]
+        tl.store(out + place, values.to(out.dtype.element_ty), mask=inside)
+    else:  # what stands beside or below the weight
+        index = (program - programs) * TILE + tl.arange(0, TILE)
+        at = index // extra_width
+        to = (extra_row + at).to(tl.int64) * stride + extra_column + index - at * extra_width
+        tl.store(out + to, tl.load(extra + index, mask=index < extra_numel), mask=index < extra_numel)
 
 
-def unpack_nf4(packed: Tensor, scales: Tensor, code: Tensor, out: Tensor) -> None:
-    rows, half = out.shape[0], out.shape[1] // 2
-    grid = (rows, triton.cdiv(half, UNPACK_BYTES))
-    unpack_nf4_kernel[grid](packed, scales, code, out, half, out.stride(0), BLOCK=UNPACK_BYTES, num_warps=4)
+def unpack_nf4(out: Tensor, packed: Tensor, scales: Tensor, code: Tensor, extra: Tensor) -> None:
+    rank_rows, extra_width = extra.shape
+    beside = rank_rows == len(out)
+    width = out.shape[1] - extra_width if beside else extra_width
+    programs = triton.cdiv(scales.numel(), UNPACK_GROUPS)
+    grid = (programs + triton.cdiv(extra.numel(), TILE),)
+    unpack_nf4_kernel[grid](
+        packed, scales, code, extra, out, scales.numel(), width // 64, out.stride(0), extra.numel(), max(extra_width, 1),
+        0 if beside else len(out) - rank_rows, width if beside else 0, programs, BLOCK=UNPACK_GROUPS, TILE=TILE, num_warps=4,
+    )  # fmt: skip
 
 
 @triton.jit

@@ -86,8 +86,18 @@ class Layer:
     @property
     def shape(self) -> Shape:
         """Columns of what is saved."""
-        ranks = (self.qkv.rank, self.o.rank, self.gate_up.rank, self.down.rank)
-        return Shape(self.o.height, self.down.width, self.qkv.height, self.o.width, self.heads, ranks, self.qkv.dtype.itemsize)
+        projected = sum(group.used for group in self.groups)
+        return Shape(
+            hidden=self.o.height,
+            inner=self.down.width,
+            qkv=self.qkv.height,
+            attended=self.o.width,
+            heads=self.heads,
+            o_rank=self.o.rank,
+            inner_rank=self.gate_up.rank,
+            projected=projected,
+            itemsize=self.qkv.dtype.itemsize,
+        )
 
     def forward(self, stream: Tensor, delta: Tensor | None, pack: Pack, level: int) -> tuple[Tensor, Tensor, Saved]:
         """Run the layer on stream + delta (T, H); returns the new stream, what is still to be added to it, and what backward reads."""

@@ -9,7 +9,7 @@ it is used, in one buffer for the whole model: 4-bit weights are unpacked straig
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,26 +38,40 @@ class Scratch:
 
 
 class FrozenWeight:
-    """A base layer's weight (N, K): dense, or NF4 whose scales are kept in float32 from here on.
+    """The weights of layers on one input, one below the other (N, K): all dense, or all NF4.
 
-    The double quantisation of the scales is undone in the layer itself, once: bitsandbytes then computes with the same values, and
-    both paths share them.
+    NF4 layers are changed in place, once, to no other values: their packed weights move into one tensor, of which each layer has its part,
+    and the double quantisation of the scales is undone. bitsandbytes goes on computing with them.
     """
 
-    def __init__(self, base_layer: Any) -> None:
-        self.weight, self.bias = base_layer.weight, base_layer.bias
-        self.shape: tuple[int, int] = (base_layer.out_features, base_layer.in_features)
-        self.state = getattr(self.weight, "quant_state", None)
-        if self.state is not None:
-            undo_double_quantisation(self.state)
-            self.code = self.state.code.float().contiguous()
+    def __init__(self, base_layers: Sequence[Any]) -> None:
+        self.heights = [layer.out_features for layer in base_layers]
+        self.shape: tuple[int, int] = (sum(self.heights), base_layers[0].in_features)
+        self.device = base_layers[0].weight.device
+        states: list[Any] = [getattr(layer.weight, "quant_state", None) for layer in base_layers]
+        self.packed: Tensor | None = None
+        if states[0] is None:
+            self.dense = [layer.weight.data for layer in base_layers]
+            return
+        for state in states:
+            undo_double_quantisation(state)
+        self.code = states[0].code.float().contiguous()
+        self.scales = torch.cat([state.absmax.view(-1) for state in states])
+        self.packed = torch.cat([layer.weight.data.view(-1) for layer in base_layers])
+        scales = torch.split(self.scales, [state.absmax.numel() for state in states])
+        packed = torch.split(self.packed, [layer.weight.numel() for layer in base_layers])
+        for layer, state, part, scale in zip(base_layers, states, packed, scales, strict=True):
+            layer.weight.data, state.absmax = part.view(layer.weight.shape), scale
 
-    def write(self, out: Tensor) -> None:
-        """Write the weight into `out` (N, K), which may be part of a wider buffer."""
-        if self.state is None:
-            out.copy_(self.weight.data)
-        else:
-            ops.unpack_nf4(self.weight.data, self.state.absmax, self.code, out)
+    def write(self, out: Tensor, extra: Tensor) -> None:
+        """Write the weight, and beside it `extra` (N, R) where `out` is (N, K + R), or below it (R, K) where it is (N + R, K)."""
+        if self.packed is not None:
+            ops.unpack_nf4(out, self.packed, self.scales, self.code, extra)
+            return
+        height, width = self.shape
+        for part, weight in zip(torch.split(out[:height, :width], self.heights), self.dense, strict=True):
+            part.copy_(weight)
+        (out[:, width:] if len(extra) == len(out) else out[height:]).copy_(extra)
 
 
 def undo_double_quantisation(state: Any) -> None:
@@ -70,62 +84,57 @@ def undo_double_quantisation(state: Any) -> None:
     state.absmax, state.nested, state.state2, state.offset = scales.float().contiguous(), False, None, None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Adapter:
-    """One LoRA pair on rows `rows` of a group, with its columns of the rank at `slot`; grad_b accumulates (N, r) in float32."""
+    """One LoRA pair: its masters, its scaling, the outputs it adds to (rows) and its columns of the group's rank (slot)."""
 
     a: torch.nn.Parameter
     b: torch.nn.Parameter
     scaling: float
     rows: slice
     slot: slice
-    grad_b: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 class LoraGroup:
     """Linear layers on one input (q|k|v, o, gate|up or down), with or without adapters.
 
-    width, height  K, inputs, and N, outputs of all layers together
-    rank           R, columns of the adapters and the bias, padded; 0 where there is neither
+    width, height   K, inputs, and N, outputs of all layers together
+    used, rank      columns that the adapters take, and R: with the bias, padded; 0 where there is neither
+    a, b            A (R, K) and s B (N, R), block-diagonal, as the products read them
+    grad_a, grad_b  float32 sums of the gradients (used, K) and (N, used): of A, and of B before the scaling
     """
 
     def __init__(self, layers: Sequence[Any], scratch: Scratch, dtype: torch.dtype) -> None:
-        self.weights = [FrozenWeight(getattr(layer, "base_layer", layer)) for layer in layers]
-        self.width = self.weights[0].shape[1]
-        self.height = sum(weight.shape[0] for weight in self.weights)
-        self.scratch, self.dtype, self.device = scratch, dtype, self.weights[0].weight.device
+        base_layers = [getattr(layer, "base_layer", layer) for layer in layers]
+        self.weight, self.scratch, self.dtype = FrozenWeight(base_layers), scratch, dtype
+        self.height, self.width = self.weight.shape
         self.adapters, self.used = _adapters(layers)
-        self.bias = _concatenated_bias(self.weights)
-        self.rank = -(-(self.used + (self.bias is not None)) // PAD) * PAD
-        self.a = torch.zeros(self.rank, self.width, dtype=dtype, device=self.device)
-        self.b = torch.zeros(self.height, self.rank, dtype=dtype, device=self.device)
-        if self.bias is not None:
-            self.b[:, self.used] = self.bias.to(dtype)
-        self.grad_a = torch.empty(0)
+        biases = [layer.bias for layer in base_layers]
+        self.has_bias = any(bias is not None for bias in biases)
+        self.rank = -(-(self.used + self.has_bias) // PAD) * PAD
+        device = self.weight.device
+        self.a = torch.zeros(self.rank, self.width, dtype=dtype, device=device)
+        self.b = torch.zeros(self.height, self.rank, dtype=dtype, device=device)
+        for bias, part in zip(biases, torch.split(self.b, self.weight.heights), strict=True):
+            if bias is not None:
+                part[:, self.used] = bias.data
+        self.grad_a = torch.zeros(self.used, self.width, device=device)
+        self.grad_b = torch.zeros(self.height, self.used, device=device)
 
     @property
     def numel(self) -> int:
         """Elements of the scratch buffer that either direction needs."""
         return max(self.height * (self.width + self.rank), (self.height + self.rank) * self.width)
 
-    def refresh(self) -> None:
-        """Read the fp32 masters anew and forget the gradients."""
-        self.grad_a = torch.zeros(self.used, self.width, device=self.device)
-        for adapter in self.adapters:
-            self.a[adapter.slot] = adapter.a.data.to(self.dtype)
-            self.b[adapter.rows, adapter.slot] = (adapter.b.data * adapter.scaling).to(self.dtype)
-            adapter.grad_b = torch.zeros(adapter.b.shape, device=self.device)
-
     def forward(self, x: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Multiply; x is a (T, K + R) buffer whose last R columns are filled here. Returns y (T, N), `out` if given, and x Aᵀ (T, used)."""
         extra = x[:, self.width :]
         if self.rank:
             torch.mm(x[:, : self.width], self.a.t(), out=extra)
-        if self.bias is not None:
+        if self.has_bias:
             extra[:, self.used] = 1
         weight = self.scratch.view(self.height, self.width + self.rank)
-        self._unpack(weight[:, : self.width])
-        weight[:, self.width :] = self.b
+        self.weight.write(weight, self.b)
         return torch.mm(x, weight.t(), out=out), extra[:, : self.used].clone()
 
     def project(self, x: Tensor) -> Tensor:
@@ -140,35 +149,44 @@ class LoraGroup:
         """
         if self.rank:
             torch.mm(grad[:, : self.height], self.b, out=grad[:, self.height :])
-        for adapter in self.adapters:
-            _accumulate(adapter.grad_b, grad[:, adapter.rows], projected[:, adapter.slot], adapter.scaling)
+        if self.used:
+            _accumulate(self.grad_b, grad[:, : self.height], projected)
 
     def backward_x(self, grad: Tensor) -> Tensor:
         """The gradient of the input (T, K)."""
         weight = self.scratch.view(self.height + self.rank, self.width)
-        self._unpack(weight[: self.height])
-        weight[self.height :] = self.a
+        self.weight.write(weight, self.a)
         return torch.mm(grad, weight)
 
     def backward_a(self, grad: Tensor, x: Tensor) -> None:
         """Accumulate the gradients of A; x is the input, its first K columns."""
         if self.used:
-            _accumulate(self.grad_a, grad[:, self.height : self.height + self.used], x[:, : self.width], 1.0)
+            _accumulate(self.grad_a, grad[:, self.height : self.height + self.used], x[:, : self.width])
 
-    def finish(self) -> None:
-        """Add the accumulated gradients to the masters' own, and have none any more."""
-        for adapter in self.adapters:
-            if adapter.grad_b.numel():
-                for parameter, total in ((adapter.a, self.grad_a[adapter.slot]), (adapter.b, adapter.grad_b)):
-                    parameter.grad = total if parameter.grad is None else parameter.grad.add_(total)
-            adapter.grad_b = torch.empty(0)
-        self.grad_a = torch.empty(0)
 
-    def _unpack(self, out: Tensor) -> None:
-        begin = 0
-        for weight in self.weights:
-            weight.write(out[begin : begin + weight.shape[0]])
-            begin += weight.shape[0]
+class Masters:
+    """The fp32 masters of all groups: read, and given their gradients, all of them in a few launches."""
+
+    def __init__(self, groups: Sequence[LoraGroup]) -> None:
+        pairs = [(group, adapter) for group in groups for adapter in group.adapters]
+        self.sums = [total for group in groups for total in (group.grad_a, group.grad_b)]
+        self.parameters = [p for _, adapter in pairs for p in (adapter.a, adapter.b)]
+        self.scalings = [scaling for _, adapter in pairs for scaling in (1.0, adapter.scaling)]
+        self.copies = [copy for group, adapter in pairs for copy in (group.a[adapter.slot], group.b[adapter.rows, adapter.slot])]
+        self.totals = [
+            total for group, adapter in pairs for total in (group.grad_a[adapter.slot], group.grad_b[adapter.rows, adapter.slot])
+        ]
+
+    def read(self) -> None:
+        """Copy the masters to where the products read them, and forget the sums of gradients."""
+        torch._foreach_zero_(self.sums)
+        torch._foreach_copy_(self.copies, torch._foreach_mul([parameter.data for parameter in self.parameters], self.scalings))
+
+    def give_gradients(self) -> None:
+        """Add the sums of gradients to the masters' own, and forget them."""
+        for parameter, grad in zip(self.parameters, torch._foreach_mul(self.totals, self.scalings), strict=True):
+            parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+        torch._foreach_zero_(self.sums)
 
 
 def _adapters(layers: Sequence[Any]) -> tuple[list[Adapter], int]:
@@ -185,18 +203,9 @@ def _adapters(layers: Sequence[Any]) -> tuple[list[Adapter], int]:
     return adapters, column
 
 
-def _concatenated_bias(weights: Sequence[FrozenWeight]) -> Tensor | None:
-    if all(weight.bias is None for weight in weights):
-        return None
-    device = weights[0].weight.device
-    return torch.cat([torch.zeros(weight.shape[0], device=device) if weight.bias is None else weight.bias.data for weight in weights])
-
-
-def _accumulate(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
-    """total += scale * leftᵀ right, in float32."""
-    if left.dtype == total.dtype:
-        total.addmm_(left.t(), right, alpha=scale)
-    elif left.is_cuda:
-        torch.ops.aten.addmm.dtype_out(total, left.t(), right, torch.float32, beta=1, alpha=scale, out=total)
+def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += leftᵀ right, in float32."""
+    if left.is_cuda and left.dtype != total.dtype:
+        torch.ops.aten.addmm.dtype_out(total, left.t(), right, torch.float32, out=total)
     else:
-        total.addmm_(left.t().float(), right.float(), alpha=scale)
+        total.addmm_(left.t().float(), right.float())

@@ -15,8 +15,10 @@ KEEP_ALL, DROP_GATE_UP, KEEP_INPUT = 0, 1, 2
 class Shape:
     """Columns of a layer's tensors, and the bytes of an element.
 
-    hidden, inner  H and I;  qkv, attended  columns of q|k|v and of the attention's output;  heads  query heads
-    ranks          columns that LoRA adds to q|k|v's, o's, gate|up's and down's products (medcot/fused/linear.py)
+    hidden, inner       H and I
+    qkv, attended       q|k|v, and the attention's output;  heads  query heads
+    o_rank, inner_rank  R, the columns that LoRA adds to o's and to gate|up's products (medcot/fused/linear.py)
+    projected           x Aᵀ of all four groups
     """
 
     hidden: int
@@ -24,7 +26,9 @@ class Shape:
     qkv: int
     attended: int
     heads: int
-    ranks: tuple[int, int, int, int]
+    o_rank: int
+    inner_rank: int
+    projected: int
     itemsize: int
 
 
@@ -32,35 +36,32 @@ def saved_bytes(shape: Shape, level: int) -> int:
     """Bytes a token that a layer keeps between its forward and its backward."""
     if level == KEEP_INPUT:
         return shape.hidden * shape.itemsize
-    qkv_rank, o_rank, gate_up_rank, down_rank = shape.ranks
-    elements = 2 * shape.hidden + shape.qkv + shape.attended + o_rank  # h, h2, q|k|v, attention's output with its x Aᵀ
-    elements += qkv_rank + gate_up_rank + down_rank  # the other x Aᵀ, at most
+    columns = 2 * shape.hidden + shape.qkv + shape.attended + shape.o_rank + shape.projected
     if level == KEEP_ALL:
-        elements += 2 * shape.inner + gate_up_rank
-    return elements * shape.itemsize + 4 * shape.heads  # and the log-sum-exp in float32
+        columns += 2 * shape.inner + shape.inner_rank
+    return columns * shape.itemsize + 4 * shape.heads  # the log-sum-exp is float32
 
 
 def working_bytes(shape: Shape) -> int:
-    """Bytes a token that the backward of one layer needs beside what is kept: the gradients of activation, stream and input."""
-    return (shape.inner + 3 * shape.hidden + 2 * shape.qkv + sum(shape.ranks)) * shape.itemsize
+    """Bytes a token that one layer's backward needs beside what is kept, at its height: the gradients of activation, stream and input."""
+    return (shape.inner + 3 * shape.hidden + 2 * shape.qkv + shape.o_rank) * shape.itemsize
 
 
 def plan_levels(shape: Shape, layers: int, tokens: int, no_recompute_tokens: int | None) -> list[int]:
     """Decide what each layer keeps in a pass of `tokens`, where `no_recompute_tokens` fit with everything kept (None: any number).
 
-    As few layers as needed give up gate | up, which is two thirds of it, and only when that is not enough they keep their input alone.
-    The first layers do: their backward comes last, when the others' memory is free for what they recompute.
+    As few layers as needed give up gate | up, most of what they keep; only when that is not enough they keep their input alone. The
+    first layers do, whose backward comes last, when the memory of the others is free for what they recompute.
     """
     levels = [KEEP_ALL] * layers
     if no_recompute_tokens is None or tokens <= no_recompute_tokens:
         return levels
-    room = no_recompute_tokens * (layers * saved_bytes(shape, KEEP_ALL) + working_bytes(shape))
-    # What a layer recomputes is there again during its backward, beside what the others keep.
-    needed = tokens * (layers * saved_bytes(shape, KEEP_ALL) + working_bytes(shape))
+    whole = layers * saved_bytes(shape, KEEP_ALL) + working_bytes(shape)
+    excess = (tokens - no_recompute_tokens) * whole
     for level in (DROP_GATE_UP, KEEP_INPUT):
         for layer in range(layers):
-            if needed <= room:
+            if excess <= 0:
                 return levels
-            needed -= tokens * (saved_bytes(shape, levels[layer]) - saved_bytes(shape, level))
+            excess -= tokens * (saved_bytes(shape, levels[layer]) - saved_bytes(shape, level))
             levels[layer] = level
     return levels

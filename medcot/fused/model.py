@@ -12,7 +12,7 @@ from torch.nn.functional import embedding
 from medcot.fused.attention import Pack
 from medcot.fused.head import Head
 from medcot.fused.layer import Layer, Saved
-from medcot.fused.linear import Scratch
+from medcot.fused.linear import Masters, Scratch
 from medcot.fused.memory import KEEP_ALL, KEEP_INPUT, plan_levels
 from medcot.template import MASK
 
@@ -31,24 +31,25 @@ class FusedModel:
         self.embedding, self.rotary = model.model.embed_tokens.weight.data, model.model.rotary_emb
         self.scratch = Scratch()
         self.layers = [Layer(module, self.scratch, self.embedding.dtype) for module in model.model.layers]
-        self.groups = [group for layer in self.layers for group in layer.groups]
+        groups = [group for layer in self.layers for group in layer.groups]
+        self.masters = Masters(groups)
         self.head = Head(model.model.norm, model.lm_head, self.scratch)
-        self.scratch.reserve(max(self.head.numel, *(group.numel for group in self.groups)), self.embedding)
+        self.scratch.reserve(max(self.head.numel, *(group.numel for group in groups)), self.embedding)
         # Below the lowest adapter nothing is trained: no gradient goes there, and nothing is kept for one.
         self.lowest = next(i for i, layer in enumerate(self.layers) if layer.is_trained)
         self.no_recompute_tokens: int | None = None
+        if self.embedding.is_cuda:
+            torch.cuda.empty_cache()  # of the layers' weights before they moved together
 
     def refresh(self) -> None:
         """Read the fp32 masters anew and forget the accumulated gradients: the start of an optimiser step."""
         with torch.no_grad():
-            for group in self.groups:
-                group.refresh()
+            self.masters.read()
 
     def finish(self) -> None:
         """Add the accumulated gradients to `.grad` of the masters: the end of an optimiser step's passes."""
         with torch.no_grad():
-            for group in self.groups:
-                group.finish()
+            self.masters.give_gradients()
 
     def run_pass(self, batch: Mapping[str, Any], num_items: int, recompute: int | Literal["auto"] = "auto") -> Tensor:
         """Run one packed pass forward and backward, accumulating the gradients of sum(NLL) / num_items; returns that loss.
@@ -58,19 +59,20 @@ class FusedModel:
         recompute  "auto": by no_recompute_tokens; else what each layer keeps (medcot/fused/memory.py): 0, 1 or 2
         """
         device = self.embedding.device
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        loss = torch.zeros((), device=device)
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             positions, targets = _supervised(batch["labels"])
             if not len(positions):
-                return torch.zeros((), device=device)
+                return loss
             pack = self._pack(batch)
             stream, delta, saved = self._forward(_moved(batch["input_ids"], device)[0], pack, recompute)
             assert delta is not None
             pad = max(group.rank for layer in self.layers for group in (layer.o, layer.down))
-            loss, grad = self.head.run(stream, delta, _moved(positions, device), _moved(targets, device), 1 / num_items, pad)
+            nll, grad = self.head.run(stream, delta, _moved(positions, device), _moved(targets, device), 1 / num_items, pad)
             del stream, delta
             for index in reversed(range(self.lowest, len(self.layers))):
                 self.layers[index].backward(grad, saved.pop(), pack, needs_input=index > self.lowest)
-            return loss
+            return loss.copy_(nll)  # a tensor that may leave inference mode
 
     def _forward(self, ids: Tensor, pack: Pack, recompute: int | Literal["auto"]) -> tuple[Tensor, Tensor | None, list[Saved]]:
         stream, delta, saved = embedding(ids, self.embedding), None, []

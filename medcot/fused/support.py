@@ -89,7 +89,10 @@ def _projections(base: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _linears(base: Any) -> str | None:
-    return next((f"{name} {reason}" for name, layer in _projections(base) if (reason := _linear(layer))), None)
+    if found := next((f"{name} {reason}" for name, layer in _projections(base) if (reason := _linear(layer))), None):
+        return found
+    kinds = {type(getattr(layer, "base_layer", layer)) for _, layer in _projections(base)}
+    return None if len(kinds) == 1 else "some of its layers are quantised and others are not"
 
 
 def _linear(layer: Any) -> str | None:

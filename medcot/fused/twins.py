@@ -12,14 +12,18 @@ from torch import Tensor
 NF4_BLOCK = 64
 
 
-def unpack_nf4(packed: Tensor, scales: Tensor, code: Tensor, out: Tensor) -> None:
-    """Write 4-bit weights into `out` (N, K): code[index] * scale, two indices a byte, the high half first.
+def unpack_nf4(out: Tensor, packed: Tensor, scales: Tensor, code: Tensor, extra: Tensor) -> None:
+    """Write 4-bit weights (N, K), K a multiple of 64, and `extra` beside or below them.
 
-    packed  uint8 of N * K / 2;  scales  float32 of N * K / 64;  code  float32 of 16
+    out     (N, K + R), with extra (N, R) in the last columns; or (N + R, K), with extra (R, K) in the last rows
+    packed  uint8 of N * K / 2, the high half of a byte first;  code  float32 of 16;  scales  float32 of N * K / 64: code[index] * scale
     """
     indices = torch.stack([packed.view(-1) >> 4, packed.view(-1) & 15], dim=1).view(-1, NF4_BLOCK)
     values = code[indices.long()] * scales.view(-1, 1)
-    out.copy_(values.view(out.shape))
+    if len(extra) == len(out):
+        out.copy_(torch.cat([values.view(len(out), -1).to(out.dtype), extra], dim=1))
+    else:
+        out.copy_(torch.cat([values.view(-1, out.shape[1]).to(out.dtype), extra]))
 
 
 def add_norm(stream: Tensor, delta: Tensor | None, weight: Tensor, eps: float, pad: int) -> tuple[Tensor, Tensor]:
