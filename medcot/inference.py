@@ -42,13 +42,16 @@ def unpacked_weights(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _forwards(forwards: dict[Any, Any]) -> Iterator[None]:
+    before = {module: module.__dict__.get("forward") for module in forwards}  # another kernel's, where training put one there
     for module, forward in forwards.items():
         module.forward = forward
     try:
         yield
     finally:
-        for module in forwards:
+        for module, own in before.items():
             del module.forward
+            if own is not None:
+                module.forward = own
 
 
 def _normalize(norm: Any, states: torch.Tensor) -> torch.Tensor:

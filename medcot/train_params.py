@@ -51,11 +51,11 @@ class TrainParams(Params):
     max_steps: int = Field(0, ge=0)
     """Optimiser steps; 0 = as many as num_train_epochs needs."""
     per_device_train_batch_size: int = Field(1, ge=1)
-    """Rows of one forward pass; memory grows with it."""
+    """Rows, which times gradient_accumulation_steps are those of an optimiser step; passes are planned by memory."""
     per_device_eval_batch_size: int = Field(8, ge=1)
-    """Rows of one evaluation pass."""
+    """Rows of one evaluation pass, at most."""
     gradient_accumulation_steps: int = Field(1, ge=1)
-    """Forward passes in one optimiser step; rows of a step = batch × accumulation."""
+    """Rows of an optimiser step = batch × accumulation."""
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd"] = "adamw_torch"
     """Optimiser; the 8-bit ones store their state in a quarter of the memory."""
     weight_decay: float = Field(0.0, ge=0)
@@ -69,7 +69,7 @@ class TrainParams(Params):
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this norm; 0 = never."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in every backward pass; false = only where memory asks for it. Changes no result."""
     eval_steps: int = Field(0, ge=0)
     """Evaluate on val after every so many steps; 0 = at the end only."""
     save_steps: int = Field(0, ge=0)
@@ -143,7 +143,7 @@ class TrainParams(Params):
             "max_steps": self.max_steps or -1,
             "eval_strategy": "steps" if self.eval_steps else "no",
             "save_strategy": "steps" if self.save_steps or self.load_best_model_at_end else "no",
-            "disable_gradient_checkpointing": not self.gradient_checkpointing,
+            "disable_gradient_checkpointing": False,  # it does not measure whether activations fit
             "logging_steps": 1,
             "packing": False,
             **self._llamafactory_metric(),

@@ -73,7 +73,7 @@ STATED: dict[str, dict[str, Any]] = {
         **{"base.repo": R1_LLAMA + "8B", "download.hub.file": EN, "download.max_samples": 500, "model.template": "deepdoctor"},
         **{"model.quantization": "nf4", "model.cutoff_len": 2048, "train.lora_rank": 16, "train.lora_alpha": 16},
         **{"train.lora_dropout": 0.0, "train.lora_target": "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"},
-        **{"train.gradient_checkpointing": True, "train.optim": "adamw_8bit", "train.lr_scheduler_type": "linear"},
+        **{"train.optim": "adamw_8bit", "train.lr_scheduler_type": "linear"},
         **{"train.warmup_steps": 5, "train.max_steps": 60, "train.per_device_train_batch_size": 2, "train.gradient_accumulation_steps": 4},
         **{"train.learning_rate": 2e-4, "train.weight_decay": 0.01, "train.seed": 3407},
     },
