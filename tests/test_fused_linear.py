@@ -20,7 +20,8 @@ def group_of(model: Any, names: tuple[str, ...] = QKV) -> tuple[LoraGroup, list[
     group = LoraGroup(layers, scratch, torch.float32)
     scratch.reserve(group.numel, torch.empty(0))
     with torch.no_grad():
-        Masters([group]).read()
+        if group.adapters:
+            Masters([group]).read()
     return group, layers
 
 

@@ -16,6 +16,10 @@ from medcot.fused.linear import Masters, Scratch
 from medcot.fused.memory import KEEP_ALL, KEEP_INPUT, plan_levels
 from medcot.template import MASK
 
+# transformers rounds the cosines and sines of a 16-bit model to 16 bits. Rounded alike, what is trained is the function that evaluation and
+# inference compute afterwards.
+ROUNDED_ANGLES = True
+
 
 class FusedModel:
     """The fused step on top of a peft model that support.why_not has nothing against.
@@ -92,13 +96,12 @@ class FusedModel:
 
     def _pack(self, batch: Mapping[str, Any]) -> Pack:
         device = self.embedding.device
-        positions = _moved(batch["position_ids"], device)
-        # Float32 in, float32 out: the angles of long rows do not survive bfloat16.
-        cos, sin = self.rotary(torch.empty(0, dtype=torch.float32, device=device), positions)
-        half = cos.shape[-1] // 2
-        return Pack(
-            _moved(batch["cu_seq_lens_q"], device), int(batch["max_length_q"]), cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
+        like = torch.empty(0, dtype=self.embedding.dtype if ROUNDED_ANGLES else torch.float32, device=device)
+        cos, sin = (
+            angles[0, :, : angles.shape[-1] // 2].float().contiguous()
+            for angles in self.rotary(like, _moved(batch["position_ids"], device))
         )
+        return Pack(_moved(batch["cu_seq_lens_q"], device), int(batch["max_length_q"]), cos, sin)
 
 
 def _supervised(labels: Tensor) -> tuple[Tensor, Tensor]:
