@@ -18,6 +18,7 @@ A peer that wants other versions is given a directory of them (--unsloth-site); 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -64,14 +65,24 @@ def plan(args: argparse.Namespace, work: Path, result: Path) -> Planned:
     return [(replace(job, waits=True), module) for job, module in planned]
 
 
+def missing(name: str, args: argparse.Namespace) -> str:
+    """Why a contender cannot take part, or nothing."""
+    if name == "prototype":
+        return "" if args.prototype else "there is no --prototype"
+    needs = CONTENDERS[name].needs
+    elsewhere = needs == "unsloth" and args.unsloth_site
+    return "" if elsewhere or importlib.util.find_spec(needs) else f"{needs} is not installed"
+
+
 def contest(setting: str, args: argparse.Namespace, work: Path, result: Path) -> Planned:
     """The jobs of one setting; a checkpoint is written before the first that loads one."""
     names = [name for name, one in CONTENDERS.items() if setting in one.batches and (not args.only or name in args.only)]
     if args.profile:
         names = [name for name in names if CONTENDERS[name].module == OURS]
-    if "prototype" in names and not args.prototype:
-        print("prototype: left out, there is no --prototype", flush=True)
-        names.remove("prototype")
+    absent = {name: why for name in names if (why := missing(name, args))}
+    for name, why in absent.items():
+        print(f"{setting} {name}: left out, {why}", flush=True)
+    names = [name for name in names if name not in absent]
     checkpoint = work / f"checkpoint-{setting}"
     jobs: Planned = []
     for repeat, name in order(names, args.repeat):

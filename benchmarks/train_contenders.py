@@ -27,29 +27,37 @@ class Contender:
     batches: Mapping[str, Sequence[int]]
     options: Mapping[str, Any] = field(default_factory=dict)
     by_setting: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    needs: str = "medcot"
+    """A package without which it cannot run."""
 
 
 EVERYWHERE: Mapping[str, Sequence[int]] = {"7b": (), "1.7b": ()}
 PACKED: Mapping[str, Any] = {"packing": True}
+LIGER: Mapping[str, Any] = {"use_liger_kernel": True}
 CONTENDERS: dict[str, Contender] = {
     "unsloth-best": Contender(
-        "unsloth, packing, no checkpointing", UNSLOTH, {"7b": (2, 1), "1.7b": (4, 2, 1)}, {"packing": True, "checkpointing": False}
+        "unsloth, packing, no checkpointing",
+        UNSLOTH,
+        {"7b": (2, 1), "1.7b": (4, 2, 1)},
+        {"packing": True, "checkpointing": False},
+        needs="unsloth",
     ),
-    "unsloth-packed": Contender("unsloth, packing", UNSLOTH, {"1.7b": (12, 8, 4)}, {"packing": True}),
-    "unsloth": Contender("unsloth, default", UNSLOTH, {"7b": (24, 16, 12, 8)}, {"packing": False}),
+    "unsloth-packed": Contender("unsloth, packing", UNSLOTH, {"1.7b": (12, 8, 4)}, {"packing": True}, needs="unsloth"),
+    "unsloth": Contender("unsloth, default", UNSLOTH, {"7b": (24, 16, 12, 8)}, {"packing": False}, needs="unsloth"),
     "fused": Contender("medcot, fused path", OURS, EVERYWHERE, {"path": "fused"}),
     "plain": Contender("medcot, plain path", OURS, EVERYWHERE, {"path": "plain"}),
     "prototype": Contender("prototype", PEERS, EVERYWHERE, by_setting={"7b": {"budget": 5120}, "1.7b": {"budget": 8192}}),
     "trl": Contender("TRL, default (padded)", PEERS, {"7b": (12, 8, 4, 2), "1.7b": (16, 12, 8, 4)}),
     "trl-packed": Contender("TRL, packing, varlen", PEERS, {"7b": (12, 8, 4), "1.7b": (12, 8, 4)}, PACKED),
     "trl-liger": Contender(
-        "TRL, packing, varlen, Liger", PEERS, {"7b": (16, 12, 8), "1.7b": (16, 12, 8)}, {**PACKED, "use_liger_kernel": True}
+        "TRL, packing, varlen, Liger", PEERS, {"7b": (16, 12, 8), "1.7b": (16, 12, 8)}, {**PACKED, **LIGER}, needs="liger_kernel"
     ),
     "trl-liger-free": Contender(
         "TRL, packing, varlen, Liger, no checkpointing",
         PEERS,
         {"7b": (2, 1), "1.7b": (4, 2, 1)},
-        {**PACKED, "use_liger_kernel": True, "gradient_checkpointing": False},
+        {**PACKED, **LIGER, "gradient_checkpointing": False},
+        needs="liger_kernel",
     ),
 }
 FASTEST = ("fused", "prototype", "plain", "unsloth-best", "unsloth-packed", "trl-liger-free")  # what --repeat runs again

@@ -134,12 +134,19 @@ def test_recipes_are_run_with_their_own_params(tmp_path: Path):
     assert memory_jobs(tmp_path / "r", tiny=True)[0].options["row_tokens"] == 2048 // TINY
 
 
-def test_the_plan_starts_with_the_device_and_leaves_out_an_absent_prototype(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    jobs = plan(parse(["--settings", "7b", "--only", "fused", "unsloth", "prototype"]), tmp_path, tmp_path / "r")
+def test_the_plan_starts_with_the_device_and_a_checkpoint_comes_before_who_loads_it(tmp_path: Path):
+    jobs = plan(parse(["--settings", "7b", "--only", "fused", "unsloth", "--unsloth-site", "x"]), tmp_path, tmp_path / "r")
     assert [job.contender for job, _ in jobs] == ["device", "checkpoint", "unsloth", "fused"]
     assert all(job.waits for job, _ in jobs)
     assert jobs[1][0].options["directory"] == jobs[2][0].options["checkpoint"]
-    assert capsys.readouterr().out == "prototype: left out, there is no --prototype\n"
+
+
+def test_who_is_not_there_is_left_out_with_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("benchmarks.train.importlib.util.find_spec", lambda name: None if name == "unsloth" else name)
+    jobs = contest("7b", parse(["--only", "fused", "unsloth", "prototype"]), tmp_path, tmp_path / "r")
+    assert [job.contender for job, _ in jobs] == ["fused"]
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["7b unsloth: left out, unsloth is not installed", "7b prototype: left out, there is no --prototype"]
 
 
 def test_only_ours_is_profiled(tmp_path: Path):
