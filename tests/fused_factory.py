@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from medcot.template import MASK
 def small_model(shape: str, **lora: Any) -> Any:
     """A peft model with random dense weights and an update that is not zero."""
     torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_config(SHAPES[shape], dtype=torch.float32, attn_implementation=NAME)
+    base = AutoModelForCausalLM.from_config(copy.deepcopy(SHAPES[shape]), dtype=torch.float32, attn_implementation=NAME)
     for name, parameter in base.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)
