@@ -31,6 +31,7 @@ from medcot.distributed import (
     World,
     barrier,
     check_same,
+    checksum,
     from_main,
     join,
     launch,
@@ -168,6 +169,17 @@ def test_models_that_differ_in_one_element_are_refused(tmp_path: Path) -> None:
     remedy = "the GPUs of a run must be of one kind; report it if they are"
     expected = f"train: the models of the processes differ at the end, got 1 of 2; {remedy}"
     assert together(2, compare, tmp_path / "out") == [expected] * 2
+
+
+def test_a_checksum_sees_every_byte_of_a_tensor_wherever_it_lies() -> None:
+    for dtype in (torch.uint8, torch.bfloat16, torch.float32):
+        values = torch.arange(37).to(dtype)
+        shifted = torch.cat([values[:1], values])[1:]  # the same values at an odd place in memory
+        assert checksum(shifted) == checksum(values)
+        for i in (0, 5, 36):
+            changed = values.clone()
+            changed[i] += 1
+            assert checksum(changed) != checksum(values)
 
 
 def test_one_process_alone_sums_nothing_and_loads_no_torch_distributed() -> None:
