@@ -41,9 +41,11 @@ endif
 	touch $@
 
 # LLaMA-Factory's pins contradict current transformers and trl, so its loader is installed for the tests alone, without dependencies.
-$(VENV)/ready-dev: $(VENV)/ready requirements-dev.lock requirements-llamafactory.txt
+# And a CPU build of torch brings no triton, whose interpreter and compiler the tests of the GPU kernels need.
+$(VENV)/ready-dev: $(VENV)/ready requirements-dev.lock requirements-llamafactory.txt requirements-triton.txt
 	python -m pip install --quiet --requirement requirements-dev.lock
 	python -m pip install --quiet --no-deps --requirement requirements-llamafactory.txt
+	python -c 'import triton' 2> /dev/null || python -m pip install --quiet --no-deps --requirement requirements-triton.txt
 	touch $@
 
 # Pins plain versions: a CPU or a CUDA build of torch satisfies `torch==X`, and the CUDA packages come with the CUDA build alone.

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 # Rounding of float32; and of bfloat16, which the interpreter rounds towards zero at every store where a GPU rounds to nearest.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-2}
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def test_the_pinned_triton_is_the_one_that_torch_would_bring() -> None:
+    pins = re.findall(r"^triton==(\S+)", (ROOT / "requirements-triton.txt").read_text(encoding="utf-8"), flags=re.M)
+    assert len(pins) == 1
+    locked = re.findall(r"^torch==(\S+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), flags=re.M)
+    wanted = [need for need in metadata.requires("torch") or () if need.startswith("triton==")]
+    if metadata.version("torch").split("+")[0] != locked[0] or not wanted:
+        pytest.skip("this torch is another release, or a build that brings no triton")
+    assert re.match(r"triton==([\w.]+)", wanted[0])[1] == pins[0]  # type: ignore[index]
 
 
 @pytest.fixture(scope="module")
