@@ -15,16 +15,25 @@ from medcot.errors import DataError
 
 CPU_TOKENS = 8192  # of a pass on a CPU, where it is not memory that one runs out of
 MAX_TOKENS = 16384  # larger passes are no faster: the products of matrices are large enough long before
-MIN_TOKENS = 2048  # where fewer fit with their activations kept, recomputing them in larger passes is faster
+MIN_TOKENS = 2048  # where fewer fit with all activations kept, passes of so many that recompute some are faster
 PROBE_TOKENS = 1024  # of the smaller of two attempts; the larger has twice as many
 STEP_DOWN = 0.85  # of the budget, after an attempt that did not fit
 TOKENS_PER_PASS = "MEDCOT_TOKENS_PER_PASS"
 
 KEEP_ALL = sys.maxsize  # tokens of a pass up to which activations are kept
 
-# Runs the rows at these positions forward and backward in one pass, keeping its activations if it has at most so many tokens; the peak of
-# memory in bytes, None where they do not fit.
-Attempt = Callable[[Sequence[int], int], int | None]
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a pass took: bytes of memory at its peak, seconds (0 where they were not measured)."""
+
+    peak: int
+    seconds: float = 0.0
+
+
+# Runs the rows at these positions forward and backward in one pass, keeping its activations if it has at most so many tokens; None where
+# they do not fit.
+Attempt = Callable[[Sequence[int], int], Cost | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +153,21 @@ class Search:
 
     def fits(self, positions: Sequence[int], keep_tokens: int) -> bool:
         """Whether an attempt succeeds within the limit."""
-        peak = self.attempt(positions, keep_tokens)
-        return peak is not None and peak <= self.limit
+        cost = self.attempt(positions, keep_tokens)
+        return cost is not None and cost.peak <= self.limit
 
-    def largest_that_fits(self, keep_tokens: int, start: int | None = None) -> int:
-        """Tokens of the largest pass that an attempt has shown to fit, 0 for none; begins with `start`, or with what two attempts say."""
+    def largest_that_fits(self, keep_tokens: int, start: int | None = None) -> tuple[int, float]:
+        """Tokens of the largest pass that an attempt has shown to fit, 0 for none, and its seconds a token.
+
+        start  tokens to begin with, else what two attempts say
+        """
         tokens = start or _extrapolate(self, keep_tokens)
         while positions := self.work.largest(tokens):
-            if self.fits(positions, keep_tokens):
-                return tokens if tokens == start else self.work.size(positions)  # other rows could make a larger pass than was tried
-            tokens = min(int(STEP_DOWN * tokens), self.work.size(positions) - 1)
-        return 0
+            size, cost = self.work.size(positions), self.attempt(positions, keep_tokens)
+            if cost is not None and cost.peak <= self.limit:
+                return tokens if tokens == start else size, cost.seconds / size  # other rows could make a larger pass than was tried
+            tokens = min(int(STEP_DOWN * tokens), size - 1)
+        return 0, 0.0
 
     def with_longest(self, tokens: int, keep_tokens: int) -> Budget | None:
         """The budget, if a row that is longer than it fits as a pass of its own."""
@@ -166,19 +179,24 @@ class Search:
 
 
 def choose_budget(search: Search, start: int | None = None) -> Budget | None:
-    """Find the largest passes that fit, with their activations kept if MIN_TOKENS of them do, else computing them again.
+    """Find the largest passes that fit with their activations kept, or larger ones that compute them again where those are faster.
 
+    Where few tokens fit, a pass is over before the processor has prepared the next; then recomputing costs less than it saves.
     start  tokens to begin with, where there is no memory to measure; None measures two attempts
     Returns None where the longest row does not fit by itself.
     """
-    kept = 0 if search.always_recompute else search.largest_that_fits(KEEP_ALL, start)
-    enough = min(MIN_TOKENS, search.work.size(search.work.largest(MAX_TOKENS)), start or MIN_TOKENS)
-    if kept >= enough and (budget := search.with_longest(kept, kept)):
+    kept, kept_seconds = (0, 0.0) if search.always_recompute else search.largest_that_fits(KEEP_ALL, start)
+    most = search.work.size(search.work.largest(MAX_TOKENS))
+    if kept and search.in_part and kept < min(MIN_TOKENS, most):
+        some = search.fits(search.work.largest(MIN_TOKENS) or search.work.longest, kept)
+        if some and (budget := search.with_longest(MIN_TOKENS, kept)):
+            return budget
+    budget = search.with_longest(kept, kept) if kept else None
+    if budget and (search.in_part or start or kept >= most):
         return budget
-    some = kept and search.in_part and search.fits(search.work.largest(MIN_TOKENS) or search.work.longest, kept)
-    if some and (budget := search.with_longest(MIN_TOKENS, kept)):
+    tokens, seconds = search.largest_that_fits(0, start)
+    if budget and (not tokens or kept_seconds <= seconds):
         return budget
-    tokens = search.largest_that_fits(0, start)
     return search.with_longest(tokens, 0) if tokens else None
 
 
@@ -205,8 +223,8 @@ def _extrapolate(search: Search, keep_tokens: int) -> int:
     low, high = search.attempt(small, keep_tokens), search.attempt(large, keep_tokens)
     if low is None or high is None:
         return below
-    slope = max(1.0, (high - low) / (above - below))
-    return max(below, min(most, above + int((search.limit - high) / slope)))
+    slope = max(1.0, (high.peak - low.peak) / (above - below))
+    return max(below, min(most, above + int((search.limit - high.peak) / slope)))
 
 
 def tokens_by_hand() -> int | None:

@@ -36,15 +36,12 @@ class Path(Protocol):
     packed: bool
     in_part: bool
 
-    def place(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Put a batch where a pass reads it: all of a step's before its first pass, so that no copy waits for one."""
-        ...
-
     def begin_step(self) -> None: ...
 
     def run_pass(self, batch: dict[str, Any], num_items: int, keep_tokens: int) -> torch.Tensor:
         """Add the gradients of the batch's sum of NLL / num_items and return that loss, 0-d on the device, without waiting for it.
 
+        batch        what Collator makes, on the CPU
         num_items    supervised tokens of the whole step
         keep_tokens  a pass of more tokens computes activations again in its backward, as many as it takes
         """
@@ -65,18 +62,14 @@ class PlainPath:
         # NEFTune scales its noise by the length of what is embedded at once, which must stay that of the rows.
         self.packed = packs(trainer.model) and not params.neftune_noise_alpha
 
-    def place(self, batch: dict[str, Any]) -> dict[str, Any]:
-        placed: dict[str, Any] = self.trainer._prepare_inputs(batch)
-        return placed
-
     def begin_step(self) -> None:
         pass
 
     def run_pass(self, batch: dict[str, Any], num_items: int, keep_tokens: int) -> torch.Tensor:
         # transformers drops the cache in recomputed layers, and a prefix lies in the cache: there all activations are kept.
         self._recompute(batch["input_ids"].numel() > keep_tokens and not virtual_tokens(self.trainer.model))
-        with self.trainer.compute_loss_context_manager():
-            loss = self._loss(batch, num_items)
+        with self.trainer.accelerator.autocast():
+            loss = self._loss({key: _moved(value, self.trainer.args.device) for key, value in batch.items()}, num_items)
         self.trainer.accelerator.backward(loss)
         return torch.as_tensor(loss.detach())
 
@@ -110,9 +103,6 @@ class FusedPath:
     def __init__(self, model: Any) -> None:
         self.engine = FusedModel(model)
 
-    def place(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return batch  # the engine copies what it needs, and reads the places of the labels on the host
-
     def begin_step(self) -> None:
         self.engine.refresh()
 
@@ -123,6 +113,13 @@ class FusedPath:
 
     def end_step(self) -> None:
         self.engine.finish()
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Copy a tensor to the device without waiting for the passes before."""
+    if not isinstance(value, torch.Tensor) or device.type == "cpu":
+        return value
+    return value.pin_memory().to(device, non_blocking=True)
 
 
 def name_path(model: Any, params: TrainParams, hardware: Hardware) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ import medcot.libraries  # noqa: F401 - before peft, which imports bitsandbytes
 # isort: split
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback
 from trl import SFTTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 from medcot.attention import pack, packs
 from medcot.checkpoints import newest_checkpoint
@@ -30,7 +33,7 @@ from medcot.finite import blame
 from medcot.gpu_memory import free_memory, memory_limit, peak_bytes, reset_peak_memory
 from medcot.model import Hardware
 from medcot.nll import batch_by_tokens
-from medcot.passes import CPU_TOKENS, KEEP_ALL, Budget, Search, Workload, plan_passes
+from medcot.passes import CPU_TOKENS, KEEP_ALL, Budget, Cost, Search, Workload, plan_passes
 from medcot.paths import choose_path
 from medcot.preflight import is_out_of_memory, kept_bytes, out_of_memory, settle_budget
 from medcot.resuming import Resumable
@@ -113,6 +116,7 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
         self.start = {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in trainable(model)}
         data = {"train_dataset": numbers(len(rows)), "eval_dataset": numbers(len(eval_rows)) if eval_rows else None}
         super().__init__(model=model, data_collator=as_numbers, **data, **options)
+        add_fused_lm_head(self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)  # without TRL's other measures
         for name, p in trainable(self.model):
             if p.dtype != torch.float32:
                 p.data = self.start[name].to(p.device, copy=True)
@@ -147,11 +151,11 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
         """Add the gradients of these rows' sum of NLL / num_items, pass by pass, and return that loss."""
         plan = plan_passes([len(row.input_ids) for row in rows], self.budget.tokens, padded=not self.path.packed)
         collate = Collator(self.pad_id, packed=self.path.packed)
-        passes = [[rows[i] for i in one] for one in plan]
-        batches = [self.path.place(collate(one)) for one in passes]
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         self.path.begin_step()
-        losses = [self.path.run_pass(batch, num_items, self.budget.keep_tokens) for batch in batches]
+        # A batch is made while the device is at the pass before it.
+        losses = [self.path.run_pass(collate([rows[i] for i in one]), num_items, self.budget.keep_tokens) for one in plan]
         self.path.end_step()
         return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
 
@@ -230,31 +234,32 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
             self.path.in_part,
         )
 
-    def attempt(self, positions: Sequence[int], keep_tokens: int = KEEP_ALL) -> int | None:
-        """Run rows forward and backward in one pass and leave no trace.
+    def attempt(self, positions: Sequence[int], keep_tokens: int = KEEP_ALL) -> Cost | None:
+        """Run rows forward and backward in one pass and leave no trace; None where memory does not suffice.
 
         keep_tokens  see Budget
-        Returns the peak of GPU memory in bytes, 0 on a CPU, or None where memory does not suffice.
         """
         rows = [self.rows[position] for position in positions]
         devices = [torch.cuda.current_device()] if self.args.device.type == "cuda" else []
+        batch = Collator(self.pad_id, packed=self.path.packed)(rows)
         reset_peak_memory()
-        fits = True
+        cost = None
         with torch.random.fork_rng(devices):
             try:
                 self.model.train()
                 self.path.begin_step()
-                batch = self.path.place(Collator(self.pad_id, packed=self.path.packed)(rows))
-                self.path.run_pass(batch, sum(map(num_predicted, rows)), keep_tokens)
+                for _ in range(1 + len(devices)):  # on a GPU the first takes memory from the driver, which takes time
+                    begin = time.monotonic()
+                    self.path.run_pass(batch, sum(map(num_predicted, rows)), keep_tokens).item()
+                    seconds = time.monotonic() - begin
                 self.path.end_step()
+                cost = Cost(peak_bytes(), seconds)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
-                    raise
-                fits = False  # the exception holds the activations until this block ends
-        peak = peak_bytes() if fits else None
+                    raise  # else the exception holds the activations until this block ends
         self.model.zero_grad(set_to_none=True)
         free_memory()
-        return peak
+        return cost
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write no generated card: the stage writes down what it did itself."""

@@ -13,6 +13,7 @@ from medcot.passes import (
     MAX_TOKENS,
     MIN_TOKENS,
     Budget,
+    Cost,
     Search,
     Workload,
     choose_budget,
@@ -77,33 +78,56 @@ def test_a_padded_pass_holds_rows_of_like_length() -> None:
 # ---- memory
 
 
-Card = Callable[[Sequence[int], int], int | None]
+Card = Callable[[Sequence[int], int], Cost | None]
 
 
 def card(
-    lengths: Sequence[int], base: float, kept: float, recomputed: float, *, padded: bool = False, in_part: bool = False, jump: float = 0.0
+    lengths: Sequence[int],
+    base: float,
+    kept: float,
+    recomputed: float,
+    *,
+    padded: bool = False,
+    in_part: bool = False,
+    jump: float = 0.0,
+    start: float = 0.0,
 ) -> tuple[Card, list[tuple[int, int]]]:
-    """Memory of 24,000, of which a pass takes base + slope × tokens, `jump` more above 3,000 tokens; and the attempts made on it."""
+    """Memory of 24,000, of which a pass takes base + slope × tokens, `jump` more above 3,000 tokens; and the attempts made on it.
+
+    A pass takes `start` seconds and a tenth of a millisecond a token, half as much again for what it recomputes.
+    """
     tried: list[tuple[int, int]] = []
 
-    def attempt(positions: Sequence[int], keep_tokens: int) -> int | None:
+    def attempt(positions: Sequence[int], keep_tokens: int) -> Cost | None:
         tokens = size(lengths, positions, padded)
         tried.append((tokens, keep_tokens))
         whole = tokens if tokens <= keep_tokens else keep_tokens if in_part else 0
         peak = int(base + kept * whole + recomputed * (tokens - whole) + (jump if tokens > 3000 else 0))
-        return peak if peak <= 24_000 else None
+        seconds = start + 1e-4 * whole + 1.5e-4 * (tokens - whole)
+        return Cost(peak, seconds) if peak <= 24_000 else None
 
     return attempt, tried
 
 
 def test_two_attempts_tell_the_largest_budget_and_one_more_proves_it() -> None:
     lengths = realistic(512)
-    attempt, tried = card(lengths, base=6000, kept=3.0, recomputed=0.5)
-    budget = choose_budget(Search(Workload(lengths, 48), attempt, limit=22_000))
+    attempt, tried = card(lengths, base=6000, kept=3.0, recomputed=0.5, in_part=True)
+    budget = choose_budget(Search(Workload(lengths, 48), attempt, limit=22_000, in_part=True))
     assert budget is not None
     assert budget.keep_tokens == budget.tokens
     assert 5200 < budget.tokens <= (22_000 - 6000) / 3
     assert len(tried) == 4, "one to warm up, two to measure, one to prove"
+
+
+def test_larger_passes_that_recompute_are_taken_where_they_are_faster() -> None:
+    lengths = realistic(512)
+    for start, faster in ((0.01, "kept"), (1.0, "recomputed")):
+        attempt, tried = card(lengths, base=6000, kept=3.0, recomputed=0.5, start=start)
+        budget = choose_budget(Search(Workload(lengths, 48), attempt, limit=22_000))
+        assert budget is not None
+        assert (budget.keep_tokens == 0) == (faster == "recomputed")
+        assert len(tried) == 8
+        assert budget.tokens > (15_000 if faster == "recomputed" else 5200)
 
 
 def test_no_budget_is_larger_than_what_a_step_needs_or_what_is_of_use() -> None:
@@ -123,7 +147,7 @@ def test_no_budget_is_larger_than_what_a_step_needs_or_what_is_of_use() -> None:
 
 def test_where_too_few_tokens_fit_activations_are_recomputed_and_measured_again() -> None:
     lengths = realistic(512)
-    attempt, _ = card(lengths, base=6000, kept=12.0, recomputed=1.5)
+    attempt, _ = card(lengths, base=6000, kept=12.0, recomputed=1.5, start=0.5)
     budget = choose_budget(Search(Workload(lengths, 48), attempt, limit=22_000))
     assert budget is not None
     assert budget.keep_tokens == 0
@@ -165,9 +189,9 @@ def test_whatever_memory_is_like_every_pass_of_every_step_fits(seed: int, padded
     for _ in range(30):
         step = draw.sample(range(len(lengths)), rows)
         for one in plan_passes([lengths[i] for i in step], budget.tokens, padded=padded):
-            peak = attempt([step[i] for i in one], budget.keep_tokens)
-            assert peak is not None
-            assert peak <= 20_000 * 1.005, "a pass may hold a few tokens more than the largest that was tried"
+            cost = attempt([step[i] for i in one], budget.keep_tokens)
+            assert cost is not None
+            assert cost.peak <= 20_000 * 1.005, "a pass may hold a few tokens more than the largest that was tried"
 
 
 def test_a_budget_without_a_measure_steps_down_until_it_fits() -> None:
