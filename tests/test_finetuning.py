@@ -77,8 +77,7 @@ def masked_nll(model: Any, encoded: list[TrainRow]) -> float:
 # ---- a prefix through the trainer
 
 
-@pytest.mark.parametrize("tokens_per_pass", ["100", "8192"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("tokens_per_pass", "smoothing"), [("100", 0.0), ("8192", 0.1)])
 def test_a_prefix_learns_from_our_labels_in_passes_of_any_size(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens_per_pass: str, smoothing: float
 ) -> None:
