@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Iterator
 from typing import Any
@@ -51,20 +50,17 @@ def _adapter(model: Any) -> str | None:
 
 
 def _architecture(base: Any) -> str | None:
-    """Exact types only: a subclass may compute something else under the same names."""
+    """Exact types only: a subclass may compute something else. By name, since Liger puts its own classes into transformers' modules."""
     name = type(base).__name__
     prefix = name.removesuffix("ForCausalLM")
     if prefix not in ARCHITECTURES:
         return f"{name} is not {', '.join(ARCHITECTURES)}"
-    home = importlib.import_module(f"transformers.models.{ARCHITECTURES[prefix]}.modeling_{ARCHITECTURES[prefix]}")
+    home = f"transformers.models.{ARCHITECTURES[prefix]}.modeling_{ARCHITECTURES[prefix]}.{prefix}"
     wanted = [(base, "ForCausalLM"), (base.model, "Model"), (base.model.norm, "RMSNorm"), (base.model.rotary_emb, "RotaryEmbedding")]
     for layer in base.model.layers:
         wanted += [(layer, "DecoderLayer"), (layer.self_attn, "Attention"), (layer.mlp, "MLP")]
         wanted += [(layer.input_layernorm, "RMSNorm"), (layer.post_attention_layernorm, "RMSNorm")]
-    for module, suffix in wanted:
-        if type(module) is not getattr(home, prefix + suffix):
-            return f"its {suffix} is {_full_name(module)}"
-    return None
+    return next((f"its {kind} is {_full_name(module)}" for module, kind in wanted if _full_name(module) != home + kind), None)
 
 
 def _settings(base: Any) -> str | None:
