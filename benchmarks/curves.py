@@ -7,15 +7,18 @@ runs a control, the plain path with its rows in other passes: what rounding alon
 On a GPU everything is computed in bfloat16, on a CPU in float32. Needs the base and the rows that `make repro` leaves. The learning rate
 is ten times the sample's, so that the loss falls and differences have the time to grow.
 
-Run     python -m benchmarks.curves [--steps 200] [--seeds 4] [--learning-rate 0.002] [--device cpu] [--root .]
+Run     python -m benchmarks.curves [--steps 200] [--seeds 4] [--learning-rate 0.002] [--device cpu] [--workers 1] [--root .]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
+import multiprocessing
 import os
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,11 +70,14 @@ def open_workspace(root: Path) -> Workspace:
     return Workspace(root, model, content["train"], *splits)
 
 
-def curve(workspace: Workspace, hardware: Hardware, variant: str, seed: int, steps: int, rate: float) -> tuple[Array, float]:
-    """Train once; returns the loss of each step and the val loss at the end."""
+def curve(run_as: tuple[str, int], root: Path, device: str, steps: int, rate: float) -> tuple[Array, float]:
+    """Train once as (variant, seed); returns the loss of each step and the val loss at the end."""
+    (variant, seed), hardware = run_as, HARDWARE[device]
+    logging.disable(logging.INFO)
     for name in ("MEDCOT_TRAIN_PATH", "MEDCOT_TOKENS_PER_PASS"):
         os.environ.pop(name, None)
-    os.environ |= VARIANTS[variant]
+    os.environ |= VARIANTS[variant] | {"MEDCOT_GPU_LOCK": "off"}  # workers share a card on purpose
+    workspace = open_workspace(root)
     changes = {
         "seed": seed,
         "max_steps": steps,
@@ -92,8 +98,8 @@ def curve(workspace: Workspace, hardware: Hardware, variant: str, seed: int, ste
 
 
 def windows(curves: Array) -> Array:
-    """Means over WINDOWS parts of the run, shape (seeds, WINDOWS)."""
-    return np.stack([part.mean(1) for part in np.array_split(curves, WINDOWS, axis=1)], axis=1)
+    """Means over WINDOWS parts of the run, shape (seeds, parts)."""
+    return np.stack([part.mean(1) for part in np.array_split(curves, min(WINDOWS, curves.shape[1]), axis=1)], axis=1)
 
 
 def spread(values: Array) -> Array:
@@ -108,7 +114,7 @@ def print_table(losses: dict[str, Array], val: dict[str, Array], steps: int) -> 
     parts = {name: windows(curves) for name, curves in losses.items()}
     at_once = {name: np.abs(curves - losses["plain"]) for name, curves in losses.items()}
     inside = True
-    for i, place in enumerate(np.array_split(np.arange(steps), WINDOWS)):
+    for i, place in enumerate(np.array_split(np.arange(steps), min(WINDOWS, steps))):
         gaps = {name: (part[:, i] - parts["plain"][:, i]).mean() for name, part in parts.items()}
         noise = spread(parts["plain"])[i]
         inside &= abs(gaps["fused"]) < noise
@@ -134,16 +140,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--device", choices=HARDWARE, default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="trainings at a time, each a process of its own")
     parser.add_argument("--root", type=Path, default=Path())
     asked = parser.parse_args()
-    logging.disable(logging.INFO)
-    workspace, hardware = open_workspace(asked.root), HARDWARE[asked.device]
-    losses: dict[str, Array] = {}
-    val: dict[str, Array] = {}
-    for variant in VARIANTS:
-        made = [curve(workspace, hardware, variant, seed, asked.steps, asked.learning_rate) for seed in range(1, asked.seeds + 1)]
-        losses[variant], val[variant] = np.stack([one for one, _ in made]), np.array([loss for _, loss in made])
-    how = f"{hardware.device} in {hardware.dtype}, {workspace.model.quantization}, learning rate {asked.learning_rate:g}"
+    runs = list(itertools.product(VARIANTS, range(1, asked.seeds + 1)))
+    rest = [itertools.repeat(value) for value in (asked.root, asked.device, asked.steps, asked.learning_rate)]
+    with ProcessPoolExecutor(asked.workers, multiprocessing.get_context("spawn")) as pool:
+        made = dict(zip(runs, pool.map(curve, runs, *rest), strict=True))
+    seeds = range(1, asked.seeds + 1)
+    losses = {variant: np.stack([made[variant, seed][0] for seed in seeds]) for variant in VARIANTS}
+    val = {variant: np.array([made[variant, seed][1] for seed in seeds]) for variant in VARIANTS}
+    quantization = open_workspace(asked.root).model.quantization
+    how = f"{asked.device} in {HARDWARE[asked.device].dtype}, {quantization}, learning rate {asked.learning_rate:g}"
     print(f"{asked.steps} steps, {asked.seeds} seeds, {how}\n")
     inside = print_table(losses, val, asked.steps)
     print(f"\nThe difference between the paths is {'inside' if inside else 'OUTSIDE'} the noise between seeds.")
