@@ -1,12 +1,13 @@
 """Run base, train, evaluate_base and evaluate on a GPU over real architectures with random weights: tokens per second and peak memory.
 
-    python benchmarks/gpu.py                            every shape, with and without gradient checkpointing
-    python benchmarks/gpu.py --shapes 7b 14b --steps 20 --padded
-    python benchmarks/gpu.py --shapes 7b --batch 24 --accumulation 2 --checkpointing     the rows of recipes/medcot_7b.yaml
+    python benchmarks/gpu.py                            every shape, on the path that is chosen and on the plain one
+    python benchmarks/gpu.py --shapes 7b 14b --memory 22.5                      as on a card of 24 GB
+    python benchmarks/gpu.py --shapes 7b --memory 22.5 --lengths full --batch 32 --accumulation 1      32 rows of 2,048 tokens a step
 
 Speed and memory do not depend on the values of weights, so none are downloaded: a model directory in hub layout is written with
 random bfloat16 weights in the shape of the real one, and the stages run on it as a user runs them, each in a process of its own.
-Rows have log-normal lengths (mean 700 tokens, sd 250, at most 2,048). A shape needs free disk of twice its 16-bit weights' size.
+Rows have log-normal lengths (mean 700 tokens, sd 250, at most 2,048), or all of them 2,048 tokens; a step has those of
+recipes/medcot_7b.yaml. A shape needs free disk of twice its 16-bit weights' size.
 `--padded` adds a run of train with padded batches under sdpa, the path of architectures that medcot does not pack.
 """
 
@@ -99,13 +100,13 @@ def write_model(directory: Path, config: Any, tokenizer: Path) -> None:
     torch.cuda.empty_cache()
 
 
-def make_rows(count: int, tok: ChatTokenizer, first: int = 0) -> Iterator[Row]:
-    """Join sentences of the sample into rows of log-normal token lengths, each row with an id of its own."""
+def make_rows(count: int, tok: ChatTokenizer, first: int = 0, *, full: bool = False) -> Iterator[Row]:
+    """Join sentences of the sample into rows of log-normal token lengths, or the greatest; each row has an id of its own."""
     sample = [(row["Complex_CoT"], row["Response"]) for row in read_jsonl(ROOT / "data/sample/base.jsonl")]
     random = np.random.default_rng(first)
     sigma = np.sqrt(np.log1p((SD / MEAN) ** 2))
     for i in range(count):
-        target = min(LONGEST - 8, random.lognormal(np.log(MEAN) - sigma**2 / 2, sigma))
+        target = LONGEST - 8 if full else min(LONGEST - 8, random.lognormal(np.log(MEAN) - sigma**2 / 2, sigma))
         question, parts, length = f"第 {first + i} 例：考虑什么？", [], 0
         while length < target:
             parts.append(sample[int(random.integers(len(sample)))][0])
@@ -115,18 +116,18 @@ def make_rows(count: int, tok: ChatTokenizer, first: int = 0) -> Iterator[Row]:
         yield Row(row.id, question, row.reasoning[: len(row.reasoning) - excess].strip() or "。", row.answer)
 
 
-def write_data(work: Path, tokenizer: Path, num_rows: int) -> int:
+def write_data(work: Path, tokenizer: Path, num_rows: int, *, full: bool) -> int:
     """Write train.json, val.json and train.yaml as convert would; returns the tokens of the training rows."""
     tok, directory = load_tokenizer(tokenizer), work / "data/llamafactory"
     directory.mkdir(parents=True, exist_ok=True)
-    rows = list(make_rows(num_rows, tok))
+    rows = list(make_rows(num_rows, tok, full=full))
     for split, chosen in (("train", rows), ("val", list(make_rows(NUM_VAL, tok, first=num_rows)))):
         write_rows(directory / f"{split}.json", (render_row(row, TEMPLATE, "", "alpaca") for row in chosen))
     (directory / "train.yaml").write_text("stage: sft\n", encoding="utf-8")
     return sum(len(encode(tok, TEMPLATE, row.question, row.reasoning, row.answer).input_ids) for row in rows)
 
 
-def write_params(work: Path, name: str, args: argparse.Namespace, *, checkpointing: bool) -> None:
+def write_params(work: Path, name: str, args: argparse.Namespace) -> None:
     content = {
         "base": {"source": "local", "path": name},
         "model": {"template": TEMPLATE.name, "cutoff_len": LONGEST, "quantization": "nf4"},
@@ -135,8 +136,7 @@ def write_params(work: Path, name: str, args: argparse.Namespace, *, checkpointi
             "max_steps": args.steps,
             "per_device_train_batch_size": args.batch,
             "gradient_accumulation_steps": args.accumulation,
-            "per_device_eval_batch_size": args.batch,
-            "gradient_checkpointing": checkpointing,
+            "gradient_checkpointing": args.checkpointing,
             "learning_rate": 1e-4,
             "lora_rank": 8,
         },
@@ -150,10 +150,10 @@ medcot.model.implementation_for = lambda *_: "sdpa"
 runpy.run_module("stages.train", run_name="__main__")"""
 
 
-def run(work: Path, stage: str, command: list[str] | None = None) -> tuple[str, float]:
+def run(work: Path, stage: str, settings: dict[str, str], command: list[str] | None = None) -> tuple[str, float]:
     """Run a stage in the work directory; its stderr and seconds. Exits with the stage's own words when it fails."""
     begin = time.monotonic()
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]), **settings}
     result = subprocess.run(
         command or [sys.executable, "-m", f"stages.{stage}"], cwd=work, env=env, capture_output=True, text=True, check=False
     )
@@ -168,33 +168,35 @@ def figures(text: str) -> dict[str, Any]:
     speed = re.findall(r"([\d,]+) tokens/s", text)
     peak = re.findall(r"([\d.]+) GiB in use, ([\d.]+) GiB reserved", text)
     in_use, reserved = peak[-1] if peak else (None, None)
-    return {"tokens_per_s": int(speed[-1].replace(",", "")) if speed else None, "in_use_gib": in_use, "reserved_gib": reserved}
+    said = re.findall(r"^train: (\S+) path: .*|^train: passes of up to ([\d,]+ tokens, .*)", text, re.MULTILINE)
+    how = {"path": next((path for path, _ in said if path), None), "passes": next((passes for _, passes in said if passes), None)}
+    return {"tokens_per_s": int(speed[-1].replace(",", "")) if speed else None, "in_use_gib": in_use, "reserved_gib": reserved, **how}
 
 
 def measure(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the chain for one shape; a line of the table for each way of training, with the evaluation on the first."""
     lines = []
+    memory = {"MEDCOT_GPU_MEMORY_GIB": str(args.memory)} if args.memory else {}
     with tempfile.TemporaryDirectory(dir=args.scratch) as directory:
         work = Path(directory)
         tokenizer = write_qwen3_tokenizer(work / "tokenizer", vocab_size=1000)
         write_model(work / "models/import" / name, SHAPES[name], tokenizer)
-        tokens = write_data(work, tokenizer, min(512, args.steps * args.batch * args.accumulation))
+        tokens = write_data(work, tokenizer, min(512, args.steps * args.batch * args.accumulation), full=args.lengths == "full")
         (work / "models/import_adapter").mkdir(parents=True)
-        ways: list[tuple[str, bool, list[str] | None]] = [("packed, checkpointing", True, None)]
-        ways = ways if args.checkpointing else [("packed", False, None), *ways]
-        ways += [("padded, checkpointing", True, [sys.executable, "-c", PADDED])] if args.padded else []
-        for i, (way, checkpointing, command) in enumerate(ways):
-            write_params(work, name, args, checkpointing=checkpointing)
-            if i == 0:
-                _, base_seconds = run(work, "base")
-            trained, seconds = run(work, "train", command)
+        ways: list[tuple[str, list[str] | None]] = [(path, None) for path in args.path]
+        ways += [("plain", [sys.executable, "-c", PADDED])] if args.padded else []
+        write_params(work, name, args)
+        base_seconds = run(work, "base", memory)[1]
+        for i, (path, command) in enumerate(ways):
+            trained, seconds = run(work, "train", {**memory, "MEDCOT_TRAIN_PATH": path}, command)
             metrics = json.loads((work / "metrics/train.json").read_text(encoding="utf-8"))
-            line = {"shape": name, "way": way, "steps": metrics["num_steps"], "rows_tokens": tokens, "train": figures(trained)}
-            line |= {"train_seconds": round(seconds), "eval_loss": metrics["eval_loss"], "moved_rate": metrics["moved_rate"]}
-            if i == 0:
+            line = {"shape": name, "padded": bool(command), "memory_gib": args.memory, "steps": metrics["num_steps"], "rows_tokens": tokens}
+            line |= {"train": figures(trained), "train_seconds": round(seconds)}
+            line |= {"eval_loss": metrics["eval_loss"], "moved_rate": metrics["moved_rate"]}
+            if i == 0 and not args.train_only:
                 line["base_seconds"] = round(base_seconds)
-                line["evaluate_base"] = figures(run(work, "evaluate_base")[0])
-                line["evaluate"] = figures(run(work, "evaluate")[0])
+                line["evaluate_base"] = figures(run(work, "evaluate_base", memory)[0])
+                line["evaluate"] = figures(run(work, "evaluate", memory)[0])
             lines.append(line)
             print(json.dumps(line, ensure_ascii=False), flush=True)
     return lines
@@ -202,10 +204,12 @@ def measure(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """The figures as a Markdown table."""
-    rows = ["| shape | training | steps | train tokens/s | peak GiB | evaluate tokens/s | peak GiB |", "|---|---|---|---|---|---|---|"]
+    rows = ["| shape | path | passes of up to | steps | train tokens/s | peak GiB | evaluate tokens/s | peak GiB |"]
+    rows.append("|---" * 8 + "|")
     for line in lines:
         train, tuned = line["train"], line.get("evaluate", {})
-        cells = [line["shape"], line["way"], line["steps"], train["tokens_per_s"], train["reserved_gib"]]
+        path = f"{train['path']}, padded" if line["padded"] else train["path"]
+        cells = [line["shape"], path, train["passes"], line["steps"], train["tokens_per_s"], train["reserved_gib"]]
         rows.append("| " + " | ".join(str(c) for c in [*cells, tuned.get("tokens_per_s", ""), tuned.get("reserved_gib", "")]) + " |")
     return "\n".join(rows)
 
@@ -214,10 +218,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--steps", type=int, default=20, help="optimiser steps of each training")
-    parser.add_argument("--batch", type=int, default=4, help="rows of one forward pass")
-    parser.add_argument("--accumulation", type=int, default=4)
-    parser.add_argument("--checkpointing", action="store_true", help="train with gradient checkpointing alone")
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--accumulation", type=int, default=2, help="rows of a step are batch × accumulation")
+    parser.add_argument("--lengths", choices=("realistic", "full"), default="realistic", help="full: every row has 2,048 tokens")
+    parser.add_argument("--path", nargs="+", choices=("auto", "plain", "fused"), default=["auto", "plain"], help="MEDCOT_TRAIN_PATH")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="MEDCOT_GPU_MEMORY_GIB: 22.5 as on a card of 24 GB, 14.8 as on 16 GB")
+    parser.add_argument("--checkpointing", action="store_true", help="train.gradient_checkpointing: true")
     parser.add_argument("--padded", action="store_true", help="also train with padded batches under sdpa")
+    parser.add_argument("--train-only", action="store_true", help="leave the evaluations out")
     parser.add_argument("--scratch", type=Path, help="where the weights go while they are needed; default: the temporary directory")
     parser.add_argument("--out", type=Path, help="write the lines as JSON there")
     args = parser.parse_args()
