@@ -22,9 +22,10 @@ from benchmarks.random_model import build
 from benchmarks.train_clock import Clock, fresh_peaks, load_tokenizer, peaks, random_rows, versions
 from benchmarks.train_setup import ALPHA, LEARNING_RATE, RANK, Job
 from medcot.adapters import add_adapter
-from medcot.distributed import launch, world
+from medcot.distributed import world
 from medcot.gpu_lock import lock_gpu
 from medcot.gpu_memory import cap_memory
+from medcot.launcher import launch
 from medcot.libraries import quiet_libraries
 from medcot.model import choose_hardware
 from medcot.stage import setup_logging

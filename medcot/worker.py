@@ -1,4 +1,4 @@
-"""One of the processes that share a training stage: `python -m medcot.worker stages.train`, started by medcot/distributed.py.
+"""One of the processes that share a training stage: `python -m medcot.worker stages.train`, started by medcot/launcher.py.
 
 It imports no torch before it has chosen its GPU and watches its launcher, so that neither a library sees another's card nor a killed
 launcher leaves it behind. It prints no error: it reports it to the launcher, which shows the first and ends the others.

@@ -21,16 +21,17 @@ import yaml
 
 from medcot.adapters import Identity, save_tuned
 from medcot.chat_template import CHAT_TEMPLATE_FILE, chat_template
-from medcot.distributed import from_main, launch, requested_processes, world
+from medcot.distributed import from_main, world
 from medcot.finetuning import Source, load_trainable
 from medcot.generation_metric import GenerationMetric
+from medcot.launcher import launch, requested_processes
 from medcot.llamafactory import read_rows
 from medcot.model import Hardware, choose_hardware, read_base_record
 from medcot.model_params import ModelParams
 from medcot.outcome import Outcome, summarise, write_logs
 from medcot.params import load_section
 from medcot.paths import name_path
-from medcot.run_identity import fused_code, loaded_code, open_run, run_parts, shaping_params
+from medcot.run_identity import check_unchanged, fused_code, loaded_code, open_run, run_parts, shaping_params
 from medcot.stage import atomic_dir, run_stage, scratch_dir, write_metrics
 from medcot.tasks import Prompting
 from medcot.template import check_template, get_template
@@ -50,15 +51,14 @@ NO_PREFIX = "# A record of this run: LLaMA-Factory has no prefix tuning, and ref
 log = logging.getLogger("medcot")
 
 
-def checkpoint_dir(
+def identify(
     params: TrainParams, model: ModelParams, hardware: Hardware, identity: Identity, code: dict[str, Path], path: str
-) -> Path:
-    """Where this very run, and no other, keeps its checkpoints."""
+) -> dict[str, str]:
+    """Everything that shapes this run; its checkpoints are no other's."""
     machine = {"device": hardware.device, "dtype": hardware.dtype, "path": path}
     sections = {"train": shaping_params(params), "model": model.model_dump(), "base": dataclasses.asdict(identity), "machine": machine}
     files = {split: DATA / split for split in ("train.json", "val.json")}
-    parts = run_parts(sections, files, {**code, "stages.train": Path(__file__), **(fused_code() if path == "fused" else {})})
-    return from_main(lambda: open_run(scratch_dir() / "checkpoints", parts))
+    return run_parts(sections, files, {**code, "stages.train": Path(__file__), **(fused_code() if path == "fused" else {})})
 
 
 def write_settings(path: Path, params: TrainParams) -> None:
@@ -91,13 +91,21 @@ def main() -> None:
     model = load_trainable(Source(MODEL, IMPORT, identity, tok), params, model_params, hardware, rows)
     outcome = Outcome()
     if trains:
-        scratch = checkpoint_dir(params, model_params, hardware, identity, code, name_path(model, params, hardware)[0])
+        made_on = (hardware, identity, code, name_path(model, params, hardware)[0])
+        parts = identify(params, model_params, *made_on)
+        scratch = from_main(lambda: open_run(scratch_dir() / "checkpoints", parts))
         config = trainer_config(params, hardware, len(rows), len(val), scratch)
         asked = texts[1] if params.eval_generate_rows else []
         metric = GenerationMetric(asked, Prompting(tok, template, model_params.system), params) if asked else None
         outcome = run(model, tokenizer, rows, val, params, config, hardware, metric)
     if not world().is_main:
         return
+    if trains:
+
+        def look() -> dict[str, str]:
+            return identify(load_section("train", TrainParams), load_section("model", ModelParams), *made_on)
+
+        check_unchanged(parts, look, scratch, lambda directory: save_tuned(model, directory, identity))
     with atomic_dir(ADAPTER) as out:
         save_tuned(model, out, identity)
         install_tokenizer(TOKENIZER, out)

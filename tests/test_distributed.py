@@ -10,11 +10,9 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +32,8 @@ from medcot.distributed import (
     checksum,
     from_main,
     join,
-    launch,
     leave,
     own_random,
-    pass_on,
-    requested_processes,
     share,
     sum_gradients,
     sum_values,
@@ -46,8 +41,9 @@ from medcot.distributed import (
 )
 from medcot.errors import DataError, MachineError, TrainingError
 from medcot.interruption import SaveWhenTerminated
+from medcot.launcher import launch, pass_on, requested_processes
 from medcot.stage import run_stage
-from medcot.worker import see_one_gpu
+from medcot.worker import end_with, see_one_gpu
 from stages import train
 
 
@@ -280,48 +276,43 @@ def test_the_environment_variable_alone_makes_the_stage_train_in_two_processes(
 # ---- failures
 
 JOB = """
-import os, sys, time
 from medcot.distributed import barrier, world
 from medcot.errors import DataError
 def main():
     barrier()
-    if {wait}:
-        print(os.getpid(), flush=True)
-        time.sleep(60)
     if world().rank == 1:
         raise DataError("行.json:3", "broken", "mend it", got="值")
     barrier()
 """
 
 
-@contextmanager
-def job(root: Path, monkeypatch: pytest.MonkeyPatch, *, wait: bool) -> Iterator[None]:
-    """A module `job` that the workers can import."""
-    (root / "job.py").write_text(JOB.format(wait=wait), encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((*sys.path, str(ROOT), str(root))))
-    yield
-
-
 def test_one_failing_process_ends_all_with_its_line_and_its_exit_code(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with job(in_tmp, monkeypatch, wait=False), pytest.raises(SystemExit) as caught:
+    (in_tmp / "job.py").write_text(JOB, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((*sys.path, str(ROOT), str(in_tmp))))
+    with pytest.raises(SystemExit) as caught:
         run_stage("job", lambda: launch("job", 2))
     assert caught.value.code == 2
     assert capfd.readouterr().err == "job: 2 processes share the rows of each step\nerror: 行.json:3: broken, got 值; mend it\n"
 
 
-def test_a_killed_launcher_leaves_no_process_behind(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with job(in_tmp, monkeypatch, wait=True):
-        command = [sys.executable, "-c", "from medcot.distributed import launch; launch('job', 2)"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
-            assert launcher.stdout is not None
-            pids = [int(launcher.stdout.readline()) for _ in range(2)]
-            launcher.kill()
-        deadline = time.monotonic() + 20
-        while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+def test_a_worker_ends_when_its_launcher_is_killed() -> None:
+    reads, writes = os.pipe()
+    launcher = os.fork()
+    if launcher == 0:
+        if os.fork() == 0:
+            end_with(os.getppid())
+            os.write(writes, f"{os.getpid()}\n".encode())
+        time.sleep(60)
+        os._exit(0)
+    worker = int(os.read(reads, 20))
+    os.kill(launcher, signal.SIGKILL)
+    os.waitpid(launcher, 0)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
 
 
 def write_report(directory: Path, rank: int, moment: int, code: int, text: str) -> None:
