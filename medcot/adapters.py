@@ -20,7 +20,7 @@ import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 
-from medcot.errors import DataError
+from medcot.errors import DataError, MachineError
 from medcot.model import ADAPTER_CONFIG
 from medcot.prefix import PREFIX_TUNING, check_prefix
 from medcot.template import Template
@@ -237,7 +237,11 @@ def _template_of(settings: Path) -> str | None:
 
 def save_tuned(model: Any, directory: Path, identity: Identity) -> None:
     """Save an adapter in peft's layout, or a whole model, with its record; equal weights give equal bytes."""
-    model.save_pretrained(directory)
+    try:
+        model.save_pretrained(directory)
+    except SafetensorError as error:  # its word for what the disk refused
+        remedy = "free space there, then run the same command again: it goes on from the last checkpoint"
+        raise MachineError(str(directory), "the weights could not be written", remedy, got=str(error)) from None
     (directory / "README.md").unlink(missing_ok=True)  # peft's card is a form of open questions
     config = directory / ADAPTER_CONFIG
     if config.is_file():

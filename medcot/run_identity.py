@@ -11,12 +11,13 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from medcot.checkpoints import checkpoint_steps
+from medcot.errors import DataError
 from medcot.records import canonical, short_hash
 from medcot.train_params import TrainParams
 
@@ -24,6 +25,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes
 # How the rows of a step are computed; what a step is stays in as rows_per_step.
 EXECUTION = {"per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size", "gradient_checkpointing"}
 PARTS = "run.json"
+TRAINED = "trained"  # beside the checkpoints: what a run ended with whose inputs changed under it
 ABANDONED_KEPT = 2
 FUSED = Path(__file__).parent / "fused"
 log = logging.getLogger("medcot")
@@ -48,8 +50,12 @@ def fused_code() -> dict[str, Path]:
 def run_parts(sections: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path], code: Mapping[str, Path]) -> dict[str, str]:
     """Everything that shapes a run, by the name a message gives it: values as JSON, files as sha256, libraries as versions."""
     parts = {f"{section}.{key}": canonical(value) for section, values in sections.items() for key, value in values.items()}
-    parts |= {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in {**files, **code}.items()}
+    parts |= {name: _sha256(path) for name, path in {**files, **code}.items()}
     return parts | {name: _version(name) for name in LIBRARIES}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
 
 
 def _version(library: str) -> str:
@@ -67,20 +73,22 @@ def open_run(root: Path, parts: Mapping[str, str]) -> Path:
     """
     directory = root / short_hash(canonical(dict(parts)))
     others = sorted((path for path in root.glob("*") if path != directory and path.is_dir()), key=lambda path: -path.stat().st_mtime_ns)
-    started = [path for path in others if checkpoint_steps(path)]
+    started = [path for path in others if _kept(path)]
     if started and not checkpoint_steps(directory):
-        log.info("train: starts from the beginning; %s is of another run: %s", _latest(started[0]), _difference(started[0], parts))
+        log.info("train: starts from the beginning; %s is of another run: %s", _kept(started[0]), _difference(started[0], parts))
     for path in [path for path in others if path not in started[:ABANDONED_KEPT]]:
         if path in started:
-            log.warning("train: removed %s of a run that was not finished; the last %d are kept", _latest(path), ABANDONED_KEPT)
+            log.warning("train: removed %s of a run that was not finished; the last %d are kept", _kept(path), ABANDONED_KEPT)
         shutil.rmtree(path)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / PARTS).write_text(json.dumps(dict(parts), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return directory
 
 
-def _latest(run: Path) -> Path:
-    return list(checkpoint_steps(run).values())[-1]
+def _kept(run: Path) -> Path | None:
+    """The furthest that a run has come, or None."""
+    trained = [run / TRAINED] if (run / TRAINED).is_dir() else []
+    return next(reversed([*checkpoint_steps(run).values(), *trained]), None)
 
 
 def _difference(run: Path, parts: Mapping[str, str]) -> str:
@@ -89,6 +97,29 @@ def _difference(run: Path, parts: Mapping[str, str]) -> str:
         theirs = dict(json.loads((run / PARTS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return "it does not say of which"
-    changed = sorted(name for name in {*theirs, *parts} if theirs.get(name) != parts.get(name))
-    more = [f"{len(changed) - 5} more"] if len(changed) > 5 else []
-    return f"changed {', '.join([*changed[:5], *more])}"
+    return f"changed {_list(_changed(theirs, parts))}"
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join([*names[:5], *([f"{len(names) - 5} more"] if len(names) > 5 else [])])
+
+
+def check_unchanged(before: Mapping[str, str], look: Callable[[], Mapping[str, str]], run: Path, save: Callable[[Path], None]) -> None:
+    """Refuse a result whose inputs changed while it was made: DVC hashes them after the run, and would record those it was not made from.
+
+    before, look   the parts at the start, and how to see them now
+    run, save      the run's directory, and how to write what was trained into a directory below it, so that nothing is lost
+    Raises DataError.
+    """
+    try:
+        changed = _changed(before, look())
+    except DataError as error:  # such as params.yaml in the middle of an edit
+        changed = [error.place]
+    if changed:
+        save(run / TRAINED)
+        remedy = f"put it back and run again to go on from the last checkpoint, or train anew; the result is in {run / TRAINED}"
+        raise DataError("train", f"{_list(changed)} changed while it ran", remedy)

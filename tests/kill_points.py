@@ -5,6 +5,7 @@ A fork starts with the libraries already imported, which is where most of the ti
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ def fork_train(prepare: Callable[[], None] = lambda: None) -> int:
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
+        gc.freeze()  # what the libraries hold: accelerate collects garbage at the start of each run
         prepare()
         code = run_stage("train", train.main)
         sys.stderr.flush()

@@ -13,7 +13,8 @@ import yaml
 from conftest import ROOT
 
 from medcot import run_identity
-from medcot.run_identity import EXECUTION, fused_code, loaded_code, open_run, run_parts, shaping_params
+from medcot.errors import DataError
+from medcot.run_identity import EXECUTION, check_unchanged, fused_code, loaded_code, open_run, run_parts, shaping_params
 from medcot.train_params import TrainParams
 
 PARAMS = TrainParams(per_device_train_batch_size=2, gradient_accumulation_steps=8)
@@ -136,3 +137,39 @@ def test_two_unfinished_runs_are_kept_and_no_checkpoint_goes_without_a_line(tmp_
     assert open_run(tmp_path, {"train.seed": "1"}) == second, "its own is not counted"
     assert third.exists()
     assert len(caplog.messages) == 1
+
+
+def test_an_unchanged_run_saves_nothing_and_a_changed_one_is_refused_with_its_result_kept(tmp_path: Path) -> None:
+    def save(directory: Path) -> None:
+        directory.mkdir()
+
+    check_unchanged({"train.json": "a"}, lambda: {"train.json": "a"}, tmp_path, save)
+    assert not (tmp_path / "trained").exists()
+    line = r"^train: train.json, 新 changed while it ran; put it back and run again .* the result is in .*/trained$"
+    with pytest.raises(DataError, match=line):
+        check_unchanged({"train.json": "a", "same": "s"}, lambda: {"train.json": "b", "same": "s", "新": "n"}, tmp_path, save)
+    assert (tmp_path / "trained").is_dir()
+
+
+def test_params_that_are_being_edited_have_changed(tmp_path: Path) -> None:
+    def look() -> dict[str, str]:
+        raise DataError("params.yaml: train.seed", "not a whole number", "write one")
+
+    with pytest.raises(DataError, match=r"^train: params.yaml: train.seed changed while it ran; "):
+        check_unchanged({}, look, tmp_path, lambda directory: None)
+
+
+def test_a_result_without_checkpoints_is_kept_as_a_checkpoint_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = open_run(tmp_path, {"train.seed": "0"})
+    (first / "trained").mkdir()
+    os.utime(first, (1, 1))
+    started(tmp_path, {"train.seed": "1"}, 20, 0)
+    assert first.is_dir()
+    started(tmp_path, {"train.seed": "2"}, 20, 0)
+    open_run(tmp_path, {"train.seed": "3"})
+    assert not first.exists()
+    assert caplog.messages[-1] == f"train: removed {first}/trained of a run that was not finished; the last 2 are kept"
+
+
+def test_a_file_that_is_gone_has_changed(tmp_path: Path) -> None:
+    assert run_parts({}, {"val.json": tmp_path / "val.json"}, {})["val.json"] == "missing"
