@@ -57,8 +57,9 @@ def peak_bytes() -> int:
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
 
-def free_memory() -> None:
+def free_memory(*, failed: bool) -> None:
     """Give back what is no longer used, so that one attempt does not take from the next."""
-    if torch.cuda.is_available():
+    if failed:
         gc.collect()  # the frames of a failed attempt refer to each other
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()

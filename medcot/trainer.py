@@ -218,7 +218,7 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
     def explain_out_of_memory(self) -> MachineError:
         """Attempt the rows of the step that ran out of memory in smaller passes, and say which fit."""
         self.model.zero_grad(set_to_none=True)
-        free_memory()
+        free_memory(failed=True)
         kept = newest_checkpoint(Path(self.args.output_dir))
         search = self._search(self.step_rows or range(len(self.rows)), len(self.step_rows) or 1)
         return out_of_memory(f"train: step {self.state.global_step + 1}", search, self.budget.tokens, kept)
@@ -258,7 +258,7 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
                 if not is_out_of_memory(error):
                     raise  # else the exception holds the activations until this block ends
         self.model.zero_grad(set_to_none=True)
-        free_memory()
+        free_memory(failed=cost is None)
         return cost
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
