@@ -140,7 +140,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--memory", action="store_true", help="peak memory of the recipes")
     parser.add_argument("--prototype", type=Path, help="directory of a prototype: bench_fused.py, engine.py, common.py")
     parser.add_argument("--unsloth-site", type=Path, help="directory of unsloth and the versions of trl and datasets that it wants")
-    parser.add_argument("--ahead", action="store_true", help="let the next contender import its libraries while one runs: saves minutes")
+    parser.add_argument("--ahead", action="store_true", help="all import their libraries first, at once: saves minutes, takes memory")
     parser.add_argument("--limit", type=float, default=600, help="seconds for one contender")
     parser.add_argument("--seconds", type=float, help="seconds for all; what has not started by then is left out")
     parser.add_argument("--out", type=Path, help="directory for result.jsonl and the contenders' logs; default: a temporary one")

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.train_contenders import ROOT, UNSLOTH
-from benchmarks.train_setup import Job
+from benchmarks.train_setup import READY, Job
 from benchmarks.train_stand_in import stand_in_path
+
+IMPORTS = 120  # seconds that all may take to import their libraries
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,11 @@ class Runner:
         if module == UNSLOTH:
             path = [*stand_in_path(self.work / "stand_in"), *([str(self.unsloth_site)] if self.unsloth_site else []), *path]
         env = {key: value for key, value in os.environ.items() if not key.startswith("MEDCOT_")}
-        caches = {"UNSLOTH_COMPILE_LOCATION": str(self.work / "unsloth_compiled"), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        caches = {
+            "UNSLOTH_COMPILE_LOCATION": str(self.work / f"unsloth-{job.contender}-{job.setting}-{job.repeat}"),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
         if job.contender == "prototype" and not any(Path("/dev").glob("nvidia[0-9]*")):
             caches["TRITON_INTERPRET"] = "1"
         return {**env, **caches, "PYTHONPATH": os.pathsep.join(path)}
@@ -45,21 +51,27 @@ class Runner:
         return Child(job, module, self.environment(job, module), self.work, self.out / f"{name}.log")
 
     def run(self, jobs: Sequence[tuple[Job, str]]) -> None:
-        """Run the jobs one after the other; with `ahead` the next one imports its libraries meanwhile."""
+        """Run the jobs one after the other; with `ahead` all import their libraries before the first runs."""
         deadline = time.monotonic() + self.seconds if self.seconds else float("inf")
-        waiting: Child | None = None
+        started = self.start_all(jobs) if self.ahead else {}
         for i, (job, module) in enumerate(jobs):
             begin = time.monotonic()
             if deadline - begin < 10:
                 print(f"{job.setting} {job.contender}: left out, no time", flush=True)
                 continue
-            child, waiting = waiting or self.start(job, module), None
-            if self.ahead and i + 1 < len(jobs):
-                waiting = self.start(*jobs[i + 1])
+            child = started.pop(i, None) or self.start(job, module)
             failure = child.finish(min(deadline - begin, self.limit))
             print(f"{job.setting} {job.contender}: {failure or 'done'} ({time.monotonic() - begin:.0f} s, {child.log.name})", flush=True)
-        if waiting:
-            waiting.end()
+        for child in started.values():
+            child.end()
+
+    def start_all(self, jobs: Sequence[tuple[Job, str]]) -> dict[int, Child]:
+        """Start every child and wait until all have imported their libraries: none is timed while another is at it."""
+        begin, started = time.monotonic(), {i: self.start(job, module) for i, (job, module) in enumerate(jobs)}
+        while time.monotonic() < begin + IMPORTS and not all(child.is_ready() for child in started.values()):
+            time.sleep(0.5)
+        print(f"{len(started)} processes have imported their libraries ({time.monotonic() - begin:.0f} s)", flush=True)
+        return started
 
 
 class Child:
@@ -81,6 +93,10 @@ class Child:
             self.end()
             return f"not done after {limit:.0f} s"
         return "" if self.process.returncode == 0 else self._last_words()
+
+    def is_ready(self) -> bool:
+        """Whether it waits for its turn, or has ended."""
+        return self.process.poll() is not None or READY in self.log.read_text(encoding="utf-8", errors="replace")
 
     def end(self) -> None:
         self.process.kill()

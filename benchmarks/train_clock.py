@@ -140,4 +140,5 @@ def figures(job: Job, clock: Clock, counted: Counted) -> dict[str, Any]:
     """The timed steps of a trainer that makes a step of every batch."""
     tokens, seconds = timed(counted.tokens, clock.marks, job.warm_up)
     steps = len(clock.marks) - 1
+    assert len(counted.tokens) <= steps + 2, "a batch is a step: nothing is accumulated, and the loader is two batches ahead at most"
     return {"tokens": tokens, "seconds": seconds, "filled": sum(counted.tokens[:steps]) / sum(counted.positions[:steps]), **peaks()}

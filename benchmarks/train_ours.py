@@ -62,7 +62,7 @@ class Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage().removeprefix("train: ")
-        if message.startswith(("plain path", "fused path", "passes of")):
+        if " path: " in message or message.startswith("passes of"):
             self.words.append(message)
 
 
@@ -94,7 +94,7 @@ def main() -> None:
     cap_memory(job.cap_gib)
     base = build(job.shape, tiny=job.tiny)
     rows_per_step = make_params(job, 1).rows_per_step
-    steps = job.options.get("steps") or job.steps(rows_per_step * job.mean)
+    steps = job.options.get("steps") or job.schedule(rows_per_step * job.mean)
     params = make_params(job, steps)
     rows = make_rows(job, steps * rows_per_step, base.config.vocab_size)
     model = add_adapter(base, params, "random")

@@ -35,14 +35,15 @@ def lora() -> LoraConfig:
 
 
 def trainer_config(job: Job, batch: int, steps: int, directory: str) -> SFTConfig:
-    options = dict(job.options)
+    options = {key: value for key, value in job.options.items() if key != "pack_tokens"}
     if options.get("packing"):
         options["packing_strategy"] = "bfd"
     return SFTConfig(
         output_dir=directory,
         per_device_train_batch_size=batch,
+        gradient_accumulation_steps=1,
         max_steps=steps,
-        max_length=job.longest,
+        max_length=pack_tokens(job),
         bf16=on_gpu(),
         use_cpu=not on_gpu(),
         learning_rate=LEARNING_RATE,
@@ -56,9 +57,14 @@ def trainer_config(job: Job, batch: int, steps: int, directory: str) -> SFTConfi
     )
 
 
+def pack_tokens(job: Job) -> int:
+    """Most tokens of a row, or of a pack."""
+    return job.longest if job.tiny else job.options.get("pack_tokens", job.longest)
+
+
 def tokens_per_step(job: Job, batch: int) -> int:
     """Real tokens of a batch, about: a pack is nearly full, a row has the mean length."""
-    return batch * (job.longest if job.options.get("packing") else job.mean)
+    return batch * (pack_tokens(job) if job.options.get("packing") else job.mean)
 
 
 def run_trl(job: Job, batch: int) -> dict[str, Any]:
@@ -66,7 +72,7 @@ def run_trl(job: Job, batch: int) -> dict[str, Any]:
     packing = bool(job.options.get("packing"))
     model = build(job.shape, attention=VARLEN if packing else "sdpa", tiny=job.tiny)
     per_step = tokens_per_step(job, batch)
-    steps = job.steps(per_step)
+    steps = job.schedule(per_step)
     rows = random_rows(job, (steps + 3) * per_step // job.mean + batch, model.config.vocab_size, longest_first=not packing)
     with tempfile.TemporaryDirectory() as directory:
         clock = Clock()
@@ -89,6 +95,8 @@ def run_prototype(job: Job) -> None:
     """Time the prototype in options.directory with its own code: full micro-batches of options.budget tokens, one optimiser step."""
     directory = job.options["directory"]
     sys.path.insert(0, directory)
+    import torch.nn.attention.varlen  # noqa: F401 - the prototype calls its operators by name
+
     os.environ |= {"OUT": str(Path(job.result).parent), "RES": f"{job.contender}-{job.setting}.own.jsonl", "TINY": "1" if job.tiny else "0"}
     import bench_fused  # type: ignore[import-not-found]
     import common  # type: ignore[import-not-found]

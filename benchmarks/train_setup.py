@@ -19,6 +19,8 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 LEARNING_RATE = 1e-4
 ROWS_PER_STEP = 48
 MEAN_TOKENS, LONGEST = 700, 2048
+WARM_UP_TOKENS = 24_000
+READY = "imported, waiting for its turn"
 TINY = 16  # how many times shorter rows are in the tiny mode
 
 
@@ -52,7 +54,7 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
     tiny: bool = False
     warm_up: int = 2
-    """Optimiser steps before the clock counts."""
+    """Optimiser steps before the clock counts, at least."""
     repeat: int = 0
     waits: bool = False
     """Import the libraries, then wait for a line on standard input before the GPU is touched."""
@@ -65,11 +67,14 @@ class Job:
     def mean(self) -> int:
         return MEAN_TOKENS // TINY if self.tiny else MEAN_TOKENS
 
-    def steps(self, tokens_per_step: int) -> int:
-        """Optimiser steps to run, those of the warm-up included."""
+    def schedule(self, tokens_per_step: int) -> int:
+        """Optimiser steps to run; small ones warm up longer. Sets warm_up."""
+        self.warm_up = max(self.warm_up, -(-(WARM_UP_TOKENS // (TINY**2 if self.tiny else 1)) // tokens_per_step))
         return self.warm_up + max(3, -(-self.tokens // tokens_per_step))
 
     def wait_for_turn(self) -> None:
+        """Say that the libraries are imported, and touch the GPU only when told to."""
+        print(READY, flush=True)
         if self.waits and not sys.stdin.readline():
             raise SystemExit("the benchmark has ended")
 

@@ -63,6 +63,7 @@ def trainer_config(job: Job, batch: int, steps: int, directory: str) -> SFTConfi
     return SFTConfig(
         output_dir=directory,
         per_device_train_batch_size=batch,
+        gradient_accumulation_steps=1,  # its default is 2
         max_steps=steps,
         max_length=job.longest,
         packing=job.options["packing"],
@@ -84,7 +85,7 @@ def run_unsloth(job: Job, batch: int) -> dict[str, Any]:
     packing = job.options["packing"]
     model, tokenizer = load(job)
     per_step = batch * (job.longest if packing else job.mean)
-    steps = job.steps(per_step)
+    steps = job.schedule(per_step)
     rows = random_rows(job, (steps + 3) * per_step // job.mean + batch, model.config.vocab_size, longest_first=not packing)
     with tempfile.TemporaryDirectory() as directory:
         clock = Clock()

@@ -13,7 +13,7 @@ from benchmarks.train import contest, order, parse, plan, report
 from benchmarks.train_children import Runner
 from benchmarks.train_contenders import CONTENDERS, FASTEST, RECIPES, TARGETS, Target, make_job, memory_jobs
 from benchmarks.train_profile import SHARES, kernel_category, product_category, share
-from benchmarks.train_setup import SETTINGS, TINY, Job, read_job, timed
+from benchmarks.train_setup import READY, SETTINGS, TINY, Job, read_job, timed
 from benchmarks.train_stand_in import FILES, stand_in_path
 from benchmarks.train_table import PEAK, peak_flops, speed_table, speeds, verdict
 from medcot.train_params import TrainParams
@@ -81,7 +81,8 @@ def test_a_job_survives_the_way_to_its_process(tmp_path: Path):
     assert read_job(job.dump()) == job
     assert job.cap_gib == SETTINGS["7b"].cap_gib
     assert job.options == {"path": "fused", "profile": True}
-    assert job.steps(33_600) == job.warm_up + 3
+    assert (job.schedule(33_600), job.warm_up) == (5, 2)
+    assert (job.schedule(4_000), job.warm_up) == (6 + 25, 6)
     assert make_job("fused", "7b", tmp_path / "r", tokens=1, tiny=False, whole_card=True, options={}).cap_gib is None
 
 
@@ -174,11 +175,14 @@ def runner(tmp_path: Path) -> Runner:
 def test_a_child_that_fails_costs_a_line_and_the_next_one_runs(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    (tmp_path / "works.py").write_text("import sys; assert sys.stdin.readline() == 'go\\n'; print('well')", encoding="utf-8")
+    (tmp_path / "works.py").write_text(
+        f"import sys; print('{READY}', flush=True); assert sys.stdin.readline() == 'go\\n'", encoding="utf-8"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     jobs = [(Job("missing", "7b", "7b", None, "r"), "no_such_module"), (Job("works", "7b", "7b", None, "r"), "works")]
     runner.run(jobs)
-    first, second = capsys.readouterr().out.splitlines()
+    imported, first, second = capsys.readouterr().out.splitlines()
+    assert imported.startswith("2 processes have imported their libraries")
     assert "No module named no_such_module" in first
     assert "7b works: done" in second
 
