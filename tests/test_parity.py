@@ -24,12 +24,15 @@ from parity_factory import (
     packed,
     random_rows,
     relative_errors,
+    wrap,
     write_model,
 )
+from train_factory import CPU
 
 from medcot.fused.model import FusedModel
+from medcot.model import load_weights
 from medcot.template import MASK
-from medcot.trainer import TrainRow
+from medcot.trainer import TrainRow, trainable
 
 # Against float64: autograd in float32 itself is 2e-6 to 3e-6 away.
 TOLERANCE = 1e-5
@@ -372,6 +375,24 @@ def test_a_fault_in_the_model_is_caught(directory: Callable[[str], Path], shape:
     _, truth = by_autograd(in_float64(model, directory(shape)), ROWS)
     fault(model)
     assert worst(by_path(model, [ROWS])[1], truth) > 100 * TOLERANCE
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_on_a_gpu_the_gradients_in_bfloat16_are_near(directory: Callable[[str], Path], shape: str) -> None:
+    """On weights that bfloat16 holds exactly; benchmarks/parity.py measures models of real width."""
+    base = load_weights(directory(shape), "none", CPU)
+    base.load_state_dict({name: p.bfloat16().float() for name, p in base.state_dict().items()})
+    model = wrap(base)
+    loss, truth = by_autograd(model, ROWS)
+    base.to("cuda", torch.bfloat16)
+    for _, p in trainable(model):
+        p.data = p.data.float()
+    found_loss, found = by_path(model, [ROWS[:3], ROWS[3:]])
+    assert found_loss == pytest.approx(loss, rel=2e-2)
+    errors = relative_errors({name: grad.cpu() for name, grad in found.items()}, {name: grad.cpu() for name, grad in truth.items()})
+    assert sum(errors.values()) / len(errors) < 0.12  # .02 to .07 in the twins' bfloat16 on a CPU
 
 
 @pytest.fixture(autouse=True)
