@@ -143,6 +143,7 @@ class Search:
     limit             bytes that an attempt may take, with what a step needs besides already subtracted
     always_recompute  keep no activations, whether they fit or not
     in_part           whether a pass can recompute as many layers as it needs to fit, and not only all of them
+    never_recompute   whether activations must be kept
     """
 
     work: Workload
@@ -150,6 +151,7 @@ class Search:
     limit: float
     always_recompute: bool = False
     in_part: bool = False
+    never_recompute: bool = False
 
     def fits(self, positions: Sequence[int], keep_tokens: int) -> bool:
         """Whether an attempt succeeds within the limit."""
@@ -192,7 +194,7 @@ def choose_budget(search: Search, start: int | None = None) -> Budget | None:
         if some and (budget := search.with_longest(MIN_TOKENS, kept)):
             return budget
     budget = search.with_longest(kept, kept) if kept else None
-    if budget and (search.in_part or start or kept >= most):
+    if search.never_recompute or (budget and (search.in_part or start or kept >= most)):
         return budget
     tokens, seconds = search.largest_that_fits(0, start)
     if budget and (not tokens or kept_seconds <= seconds):

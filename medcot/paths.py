@@ -26,15 +26,17 @@ TRAIN_PATH = "MEDCOT_TRAIN_PATH"
 log = logging.getLogger("medcot")
 
 
-class Path(Protocol):
+class TrainPath(Protocol):
     """Executes passes, one after another, within a step.
 
     packed   whether it takes rows laid end to end, else padded ones; see medcot.trainer.Collator
     in_part  whether a pass can recompute some of the layers, else all or none
+    never_recompute  whether it must keep its activations
     """
 
     packed: bool
     in_part: bool
+    never_recompute: bool
 
     def begin_step(self) -> None: ...
 
@@ -61,13 +63,14 @@ class PlainPath:
         self.trainer, self.keeps = trainer, True
         # NEFTune scales its noise by the length of what is embedded at once, which must stay that of the rows.
         self.packed = packs(trainer.model) and not params.neftune_noise_alpha
+        # transformers drops the cache in recomputed layers, and a prefix lies in the cache.
+        self.never_recompute = bool(virtual_tokens(trainer.model))
 
     def begin_step(self) -> None:
         pass
 
     def run_pass(self, batch: dict[str, Any], num_items: int, keep_tokens: int) -> torch.Tensor:
-        # transformers drops the cache in recomputed layers, and a prefix lies in the cache: there all activations are kept.
-        self._recompute(batch["input_ids"].numel() > keep_tokens and not virtual_tokens(self.trainer.model))
+        self._recompute(batch["input_ids"].numel() > keep_tokens and not self.never_recompute)
         with self.trainer.accelerator.autocast():
             loss = self._loss({key: _moved(value, self.trainer.args.device) for key, value in batch.items()}, num_items)
         self.trainer.accelerator.backward(loss)
@@ -99,6 +102,7 @@ class FusedPath:
     """The model's layers with their backward passes written out (medcot/fused/README.md)."""
 
     packed = in_part = True
+    never_recompute = False
 
     def __init__(self, model: Any) -> None:
         self.engine = FusedModel(model)
@@ -145,7 +149,7 @@ def name_path(model: Any, params: TrainParams, hardware: Hardware) -> tuple[str,
     return ("plain+liger" if on_gpu and not no_liger else "plain"), "; ".join(filter(None, (hindrance, no_liger)))
 
 
-def choose_path(trainer: Any, params: TrainParams, hardware: Hardware) -> Path:
+def choose_path(trainer: Any, params: TrainParams, hardware: Hardware) -> TrainPath:
     """Make the path of a run and say which in one line; see name_path for what it raises."""
     name, reason = name_path(trainer.model, params, hardware)
     log.info("train: %s path: %s", name, reason)

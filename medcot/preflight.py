@@ -82,7 +82,7 @@ def settle_budget(search: Search, *, on_gpu: bool) -> Budget:
 
 
 def _too_long(work: Workload) -> MachineError:
-    cause = f"out of memory on a single row of {work.size(work.longest)} tokens, activations recomputed"
+    cause = f"out of memory on a single row of {work.size(work.longest)} tokens"
     return MachineError("train", cause, "lower model.cutoff_len, or free the GPU")
 
 

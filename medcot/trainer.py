@@ -232,6 +232,7 @@ class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
             self.limit,
             self.always_recompute,
             self.path.in_part,
+            self.path.never_recompute,
         )
 
     def attempt(self, positions: Sequence[int], keep_tokens: int = KEEP_ALL) -> Cost | None:

@@ -157,6 +157,14 @@ def test_where_too_few_tokens_fit_activations_are_recomputed_and_measured_again(
     assert always.keep_tokens == 0
 
 
+def test_activations_that_must_be_kept_are_kept_in_passes_as_small_as_it_takes() -> None:
+    lengths = realistic(512)
+    attempt, _ = card(lengths, base=6000, kept=7.5, recomputed=1.5, start=1.0)
+    budget = choose_budget(Search(Workload(lengths, 48), attempt, limit=22_000, never_recompute=True))
+    assert budget is not None
+    assert budget.keep_tokens >= budget.tokens > 1000
+
+
 def test_a_path_that_recomputes_in_part_keeps_what_fits() -> None:
     lengths = realistic(512)
     attempt, _ = card(lengths, base=6000, kept=12.0, recomputed=1.0, in_part=True)

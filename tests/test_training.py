@@ -437,10 +437,12 @@ def test_a_single_row_that_fits_nowhere_is_one_line(base: Base, tmp_path: Path, 
     longest = max(len(row.input_ids) for row in base.encoded())
     with monkeypatch.context() as patch:
         out_of_memory_above(longest - 1, patch, CUDA_OOM)
-        with pytest.raises(MachineError, match=rf"train: out of memory on a single row of {longest} tokens, .*; lower model.cutoff_len"):
+        with pytest.raises(
+            MachineError, match=rf"train: out of memory on a single row of {longest} tokens; lower model.cutoff_len, or free the GPU$"
+        ):
             train(base, tmp_path, params())
     out_of_memory_above(0, monkeypatch, CUDA_OOM, step=2)
-    with pytest.raises(MachineError, match=r"train: out of memory on a single row of \d+ tokens, .*; lower model.cutoff_len"):
+    with pytest.raises(MachineError, match=r"train: out of memory on a single row of \d+ tokens; lower model.cutoff_len, or free the GPU$"):
         train(base, tmp_path, params())
 
 
