@@ -67,6 +67,9 @@ def _settings(base: Any) -> str | None:
     config = base.config
     if config.hidden_act != "silu":
         return f"its activation is {config.hidden_act}"
+    kind = base.model.rotary_emb.rope_type
+    if "dynamic" in kind or kind == "longrope":
+        return f"its rotation ({kind}) follows the longest row of a batch"
     for layer in base.model.layers:
         attention = layer.self_attn
         if getattr(attention, "sliding_window", None):
@@ -85,13 +88,14 @@ def _projections(base: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _linears(base: Any) -> str | None:
-    if found := next((f"{name} {reason}" for name, layer in _projections(base) if (reason := _linear(layer))), None):
+    if found := next((f"{name} {reason}" for name, layer in _projections(base) if (reason := why_not_linear(layer))), None):
         return found
     kinds = {type(getattr(layer, "base_layer", layer)) for _, layer in _projections(base)}
     return None if len(kinds) == 1 else "some of its layers are quantised and others are not"
 
 
-def _linear(layer: Any) -> str | None:
+def why_not_linear(layer: Any) -> str | None:
+    """Say in one clause why a linear layer, under a LoRA adapter or not, is none that medcot/fused/linear.py can multiply."""
     adapted = hasattr(layer, "lora_A")
     if adapted and type(layer) is not LoraLinear and _full_name(layer) != "peft.tuners.lora.bnb.Linear4bit":
         return f"is {_full_name(layer)}"
