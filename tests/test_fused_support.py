@@ -88,6 +88,7 @@ class OtherNorm(torch.nn.Module):
     [
         (lambda base: setattr(base.model, "norm", OtherNorm()), "its RMSNorm is test_fused_support.OtherNorm"),
         (lambda base: setattr(base.config, "hidden_act", "gelu"), "its activation is gelu"),
+        (lambda base: setattr(base.model.rotary_emb, "rope_type", "dynamic"), "its rotation (dynamic) follows the longest row of a batch"),
         (lambda base: setattr(base.model.layers[1].self_attn, "sliding_window", 7), "its attention slides over 7 tokens"),
         (lambda base: setattr(base.model.layers[0].self_attn, "attention_dropout", 0.1), "attention_dropout is 0.1"),
         (lambda base: setattr(base.model.layers[0].self_attn, "head_dim", 128), "it rotates a part of each head"),
