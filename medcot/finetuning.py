@@ -72,7 +72,7 @@ def check_full(params: TrainParams, model: ModelParams, num_parameters: int) -> 
         cause = "a full fine-tune needs weights that are not quantised"
         raise DataError(PLACE, cause, "set model.quantization: none", got=params.finetuning_type)
     needed = num_parameters * MASTER_BYTES + kept_bytes(num_parameters, params.optim)
-    size = f"{needed / GIB:.1f} GiB"
+    size = f"{needed / GIB:.3g} GiB"
     log.info("train: every weight: float32 masters, gradients and an update of %s take %s, activations come on top", params.optim, size)
     if needed > (limit := memory_limit()):
         cause = f"a full fine-tune of {num_parameters / 1e9:.2f} B parameters needs {size}, and the GPU has {limit / GIB:.1f} GiB"
