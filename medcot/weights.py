@@ -186,10 +186,11 @@ def refuse_weights(place: str, names: Iterable[str]) -> NoReturn:
 
 def count_parameters(tensors: list[Path]) -> int:
     """Count parameters from the safetensors headers, without reading a weight."""
-    return sum(prod(entry["shape"]) for path in tensors for name, entry in _read_header(path).items() if name != "__metadata__")
+    return sum(prod(entry["shape"]) for path in tensors for name, entry in read_header(path).items() if name != "__metadata__")
 
 
-def _read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: dtype, shape and data_offsets by tensor. Raises DataError for a file that is none."""
     # Layout: 8 bytes little-endian header size, the header as JSON, then the data it gives offsets into (safetensors description).
     length = path.stat().st_size
     with path.open("rb") as file:

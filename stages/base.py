@@ -25,6 +25,7 @@ from medcot.records import read_jsonl
 from medcot.stage import atomic_dir, run_stage, write_metrics
 from medcot.template import encode, get_template, render_target
 from medcot.tokenizer import check_transformers_load, install_tokenizer, load_tokenizer
+from medcot.weight_values import check_finite
 from medcot.weights import BaseRecord, check_vocabulary, describe_model_dir, find_model
 
 FACTS, PHRASES = Path("data/sample/base.jsonl"), Path("data/sample/phrases.jsonl")
@@ -83,6 +84,7 @@ def record_local(params: BaseParams, tokenizer_dir: Path) -> BaseRecord:
     record = describe_model_dir("local", weights, path=weights.as_posix())
     read_architecture(weights)
     check_vocabulary(weights, install_tokenizer(weights, tokenizer_dir))
+    check_finite(weights)
     return record
 
 
@@ -91,6 +93,7 @@ def record_hub(params: BaseParams, tokenizer_dir: Path) -> BaseRecord:
     model = fetch_model(params.platform, params.repo, params.revision, read_architecture)
     record = describe_model_dir("hub", model.path, path="")
     check_vocabulary(model.path, install_tokenizer(model.path, tokenizer_dir))
+    check_finite(model.path)
     return replace(record, platform=params.platform, repo=params.repo, commit=model.commit, licence=model.licence)
 
 
