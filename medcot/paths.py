@@ -19,6 +19,7 @@ from medcot.errors import DataError, MachineError
 from medcot.fused.model import FusedModel
 from medcot.fused.support import why_not
 from medcot.liger import apply_liger, why_no_liger
+from medcot.lora_linear import LoraLinears
 from medcot.model import Hardware
 from medcot.train_params import TrainParams
 
@@ -65,9 +66,10 @@ class PlainPath:
         self.packed = packs(trainer.model) and not params.neftune_noise_alpha
         # transformers drops the cache in recomputed layers, and a prefix lies in the cache.
         self.never_recompute = bool(virtual_tokens(trainer.model))
+        self.linears = LoraLinears(trainer.model)
 
     def begin_step(self) -> None:
-        pass
+        self.linears.begin_step()
 
     def run_pass(self, batch: dict[str, Any], num_items: int, keep_tokens: int) -> torch.Tensor:
         self._recompute(batch["input_ids"].numel() > keep_tokens and not self.never_recompute)
@@ -77,7 +79,7 @@ class PlainPath:
         return torch.as_tensor(loss.detach())
 
     def end_step(self) -> None:
-        pass
+        self.linears.end_step()
 
     def _loss(self, batch: dict[str, Any], num_items: int) -> torch.Tensor:
         model, trainer = self.trainer.model, self.trainer
