@@ -58,7 +58,8 @@ def identify(
     machine = {"device": hardware.device, "dtype": hardware.dtype, "path": path}
     sections = {"train": shaping_params(params), "model": model.model_dump(), "base": dataclasses.asdict(identity), "machine": machine}
     files = {split: DATA / split for split in ("train.json", "val.json")}
-    return run_parts(sections, files, {**code, "stages.train": Path(__file__), **(fused_code() if path == "fused" else {})})
+    fused = fused_code() if path == "fused" or hardware.device == "cuda" else {}  # a GPU's plain path takes its linear layers from there
+    return run_parts(sections, files, {**code, "stages.train": Path(__file__), **fused})
 
 
 def write_settings(path: Path, params: TrainParams) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -21,11 +22,14 @@ from train_factory import CPU, Base, read_metrics, write_train_workspace
 from transformers import TrainerCallback
 
 from medcot import training
+from medcot.adapters import Identity
 from medcot.chat_template import check_chat_template
 from medcot.model import load_base, load_tuned
+from medcot.model_params import ModelParams
 from medcot.stage import run_stage
 from medcot.template import get_template
 from medcot.tokenizer import check_transformers_load, load_tokenizer
+from medcot.train_params import TrainParams
 from stages import train
 
 
@@ -51,6 +55,14 @@ def edit(root: Path, **train_values: Any) -> None:
     content = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     content["train"] |= train_values
     (root / "params.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("device", "path", "counts"), [("cpu", "plain", False), ("cpu", "fused", True), ("cuda", "plain", True)])
+def test_the_code_of_the_fused_path_is_part_of_a_run_wherever_it_is_executed(device: str, path: str, counts: bool, in_tmp: Path) -> None:
+    hardware = dataclasses.replace(CPU, device=device)
+    parts = train.identify(TrainParams(), ModelParams(), hardware, Identity("base", "template", "tokenizer"), {}, path)
+    assert ("medcot.fused.linear" in parts) is counts
+    assert parts["machine.device"] == f'"{device}"'
 
 
 def test_the_stage_writes_adapter_tokenizer_logs_settings_and_metrics(base: Base, in_tmp: Path, capfd: pytest.CaptureFixture[str]) -> None:
