@@ -119,8 +119,7 @@ class TrainParams(Params):
 
     def num_steps(self, num_rows: int) -> int:
         """Optimiser steps for this many training rows; the last step of an epoch may see fewer rows."""
-        batches = -(-num_rows // self.per_device_train_batch_size)
-        per_epoch = max(1, -(-batches // self.gradient_accumulation_steps))
+        per_epoch = max(1, -(-num_rows // self.rows_per_step))
         return self.max_steps or -int(-self.num_train_epochs * per_epoch // 1)
 
     def num_warmup_steps(self, num_steps: int) -> int:
