@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from transformers import TrainerState
+from transformers.trainer_utils import align_special_tokens
 
 from medcot.checkpoints import STATE, checkpoint_steps, mark_complete, remove, remove_older
 from medcot.distributed import from_main, world
@@ -22,6 +23,8 @@ class Resumable:
 
     args: Any
     state: Any
+    model: Any
+    processing_class: Any
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         directory = Path(self.args.output_dir)
@@ -40,6 +43,7 @@ class Resumable:
         if checkpoint and self._is_end(checkpoint):
             self._load_from_checkpoint(str(checkpoint))
             self.state = TrainerState.load_from_json(str(checkpoint / STATE))
+            align_special_tokens(self.model, self.processing_class)  # train() does so first, and a full fine-tune saves them
             if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
                 self._load_best_model()  # type: ignore[attr-defined]
         else:

@@ -137,6 +137,18 @@ def test_a_run_killed_at_any_place_ends_with_the_bytes_of_one_that_was_not(
     assert not list((workspace / ".medcot/checkpoints").iterdir())
 
 
+def test_a_full_fine_tune_killed_at_its_end_is_saved_as_it_would_have_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files hold more than weights: the special tokens, which the trainer sets when it starts."""
+    monkeypatch.chdir(tmp_path)
+    write_train_workspace(tmp_path, Base(tmp_path / "made"), "none", finetuning_type="full", max_steps=3, save_steps=3)
+    assert kill_points.fork_train() == 0
+    expected = results(tmp_path)
+    shutil.rmtree(tmp_path / "models/adapter")
+    kill("end:3")
+    assert kill_points.fork_train() == 0
+    assert results(tmp_path) == expected
+
+
 # ---- damaged, or changed
 
 
