@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -32,11 +31,12 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 # Where LLaMA-Factory's board, and this project, write a run's settings beside its adapter.
 SETTINGS_FILES = ("training_args.yaml", "llamafactory.yaml")
 ANOTHER_BASE = "use the base it was trained on"
-# The kinds of adapter that are imported, and the numbers of each that peft computes with, unchecked; some may be absent.
+# The kinds of adapter that are imported, and the numbers of each that peft computes with, unchecked; a LoRA's may be absent.
 NUMBERS: dict[str, dict[str, tuple[type, ...]]] = {
     "LORA": {"r": (int,), "lora_alpha": (int, float), "lora_dropout": (int, float)},
     PREFIX_TUNING: dict.fromkeys(("num_virtual_tokens", "num_layers", "num_attention_heads", "token_dim"), (int,)),
 }
+LARGEST_NUMBER = 2**31  # no rank, scale or length comes near; NaN is not below it either
 OWN = ("lora_", "modules_to_save", "prompt_encoder")  # in the names of an adapter's own tensors
 log = logging.getLogger("medcot")
 
@@ -180,12 +180,12 @@ def read_adapter_config(directory: Path) -> dict[str, Any]:
         kind = config["peft_type"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(str(path), "not an adapter's configuration", remedy, got=str(error)) from None
-    if kind not in NUMBERS:
+    if not isinstance(kind, str) or kind not in NUMBERS:
         cause = "only LoRA adapters and prefixes are imported: others may change what a position means"
         raise DataError(str(path), cause, remedy, got=kind)
     for key, types in NUMBERS[kind].items():
-        value = config.get(key, 1)
-        if type(value) not in types or not math.isfinite(value) or (kind == PREFIX_TUNING and value < 1):
+        value = config.get(key, None if kind == PREFIX_TUNING else 1)
+        if type(value) not in types or not abs(value) < LARGEST_NUMBER or (kind == PREFIX_TUNING and value < 1):
             raise DataError(f"{path}: {key}", "not a number that peft can use", "copy the adapter's configuration again", got=repr(value))
     return dict(config)
 

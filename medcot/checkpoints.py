@@ -115,7 +115,7 @@ def _why_changed(checkpoint: Path) -> str | None:
     try:
         files = json.loads(marker.read_text(encoding="utf-8"))["files"]
         recorded = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):  # the last: Infinity
         return f"its marker {COMPLETE} is damaged, or of another version of medcot"
     here = dict(_files(checkpoint))
     for name, (size, sha256) in recorded.items():
@@ -152,17 +152,18 @@ def _why_not_its_state(checkpoint: Path) -> str | None:
     """Check that its state is of its step, and that the best model so far, which it would end with, is there too."""
     try:
         state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        step, best = int(state["global_step"]), state["best_model_checkpoint"]
+        step, named = int(state["global_step"]), state["best_model_checkpoint"]
+        best = None if named is None else Path(named)
     except FileNotFoundError:
         return f"{STATE} is missing"
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, RecursionError, OverflowError):
         return f"{STATE} cannot be read"
     if checkpoint.name != f"checkpoint-{step}":
         return f"{STATE} is of step {step}"
-    if best is None or Path(best).name == checkpoint.name:
+    if best is None or best.name == checkpoint.name:
         return None
-    kept = checkpoint.parent / Path(best).name
-    if Path(best).absolute() != kept.absolute():
+    kept = checkpoint.parent / best.name
+    if best.absolute() != kept.absolute():
         return f"{STATE} names a best model in another place, {best}"
     why = _why_changed(kept) or _why_unreadable(kept)
     return f"of the best model so far, {kept.name}, {why}" if why else None
@@ -181,5 +182,6 @@ def remove(checkpoint: Path) -> None:
     if checkpoint.is_symlink() or not checkpoint.is_dir():
         checkpoint.unlink(missing_ok=True)
         return
-    (checkpoint / COMPLETE).unlink(missing_ok=True)
+    if not (checkpoint / COMPLETE).is_dir():  # which marks nothing
+        (checkpoint / COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(checkpoint)

@@ -50,8 +50,10 @@ class GenerationMetric:
     def check(self, model: Any) -> None:
         """Refuse replies for which the model's context has no room, before the first step. Raises DataError."""
         most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        left = most and most - virtual_tokens(model) - max(len(self._prompt(row)) for row in self.rows)
-        if left and left < self.limit:
+        if not most:
+            return
+        left = max(0, most - virtual_tokens(model) - max(len(self._prompt(row)) for row in self.rows))
+        if left < self.limit:
             cause = f"the longest prompt leaves {left} of the {most} tokens that the model reads"
             raise DataError("params.yaml: train.eval_max_new_tokens", cause, "lower it", got=self.limit)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -32,7 +33,7 @@ def requested_processes(rows_per_step: int) -> int:
     """
     text = os.environ.get(PROCESSES, "").strip() or "1"
     place = f"environment: {PROCESSES}"
-    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", text):  # Python reads no number of thousands of digits
         raise DataError(place, "not a whole number of at least 1", "set it to the number of GPUs to train on, or unset it", got=text)
     count = int(text)
     gpus = torch.cuda.device_count() if count > 1 and torch.cuda.is_available() else 0

@@ -7,6 +7,7 @@ of its losses over the number of tokens of the whole step.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -234,6 +235,6 @@ def tokens_by_hand() -> int | None:
     value = os.environ.get(TOKENS_PER_PASS, "")
     if not value:
         return None
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", value):  # Python reads no number of thousands of digits
         raise DataError(f"environment: {TOKENS_PER_PASS}", "not a number of tokens", "set it to one such as 4096, or unset it", got=value)
     return int(value)

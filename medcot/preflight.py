@@ -43,7 +43,11 @@ def check_rows(rows: Sequence[Tokens], model: Any) -> None:
         raise DataError("params.yaml: train", "no parameter would be trained", "see train.lora_target")
     longest = max(rows, key=lambda row: len(row.input_ids))
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    context = context and context - virtual_tokens(model)
+    prefix = virtual_tokens(model)
+    if context and prefix and context - prefix < 2:  # a row of one token teaches nothing
+        cause = f"the prefix leaves no room in the model's context of {context} tokens"
+        raise DataError("params.yaml: train.num_virtual_tokens", cause, "lower it", got=prefix)
+    context = context and context - prefix
     if context and len(longest.input_ids) > context:
         cause = f"row {longest.id} is longer than the model's context of {context} tokens"
         raise DataError("params.yaml: model.cutoff_len", cause, f"set it to {context} at most", got=len(longest.input_ids))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -72,7 +73,7 @@ def open_run(root: Path, parts: Mapping[str, str]) -> Path:
     stay, and each other is removed with a line.
     """
     directory = root / short_hash(canonical(dict(parts)))
-    others = sorted((path for path in root.glob("*") if path != directory and path.is_dir()), key=lambda path: -path.stat().st_mtime_ns)
+    others = sorted((path for path in root.glob("*") if path != directory and _is_run(path)), key=lambda path: -path.stat().st_mtime_ns)
     started = [path for path in others if _kept(path)]
     if started and not checkpoint_steps(directory):
         log.info("train: starts from the beginning; %s is of another run: %s", _kept(started[0]), _difference(started[0], parts))
@@ -83,6 +84,11 @@ def open_run(root: Path, parts: Mapping[str, str]) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / PARTS).write_text(json.dumps(dict(parts), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return directory
+
+
+def _is_run(path: Path) -> bool:
+    """Whether open_run made a directory, by its name: MEDCOT_SCRATCH may name a place where someone keeps checkpoints of their own."""
+    return re.fullmatch("[0-9a-f]{16}", path.name) is not None and path.is_dir() and not path.is_symlink()
 
 
 def _kept(run: Path) -> Path | None:

@@ -96,8 +96,10 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (lambda c: rewrite_marker(c, ""), "its marker complete is damaged, or of another version of medcot"),
     (lambda c: rewrite_marker(c, '{"files": {"a": 1}}'), "its marker complete is damaged, or of another version of medcot"),
     (lambda c: rewrite_marker(c, '{"files": []}'), "its marker complete is damaged, or of another version of medcot"),
+    (lambda c: rewrite_marker(c, '{"files": {"a": {"size": Infinity, "sha256": ""}}}'), "its marker complete is damaged, .*"),
     (lambda c: rewrite_marker(c, "[" * 100_000), "its marker complete is damaged, or of another version of medcot"),
     (lambda c: (c / "complete").unlink(), "it was cut short while it was written"),
+    (lambda c: [(c / "complete").unlink(), (c / "complete").mkdir()], "it was cut short while it was written"),
 ]
 
 
@@ -163,6 +165,8 @@ HOSTILE: list[tuple[Callable[[Path], object], str]] = [
     (lambda c: (c / "trainer_state.json").write_text("[" * 100_000), "trainer_state.json cannot be read"),
     (lambda c: (c / "trainer_state.json").write_text("[]"), "trainer_state.json cannot be read"),
     (lambda c: (c / "trainer_state.json").unlink(), "trainer_state.json is missing"),
+    (lambda c: with_state(c, global_step=float("inf")), "trainer_state.json cannot be read"),
+    (lambda c: with_state(c, best_model_checkpoint=5), "trainer_state.json cannot be read"),
     (lambda c: with_state(c, global_step=7), "trainer_state.json is of step 7"),
     (
         lambda c: with_state(c, best_model_checkpoint="/etc/checkpoint-3"),

@@ -135,3 +135,7 @@ def test_replies_that_the_context_cannot_hold_are_refused_before_the_first_step(
         f"params.yaml: train.eval_max_new_tokens: the longest prompt leaves {2048 - longest} of the 2048 tokens that the model reads, "
         f"got {2049 - longest}; lower it"
     )
+    full = base.model("none")
+    full.config.max_position_embeddings = longest
+    with pytest.raises(DataError, match=f"the longest prompt leaves 0 of the {longest} tokens that the model reads, got 1; lower it"):
+        metric(base, limit=1).check(full)

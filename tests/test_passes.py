@@ -231,7 +231,7 @@ def test_what_a_budget_is_said_to_be() -> None:
     assert Budget(2048, 900).describe() == "passes of up to 2,048 tokens, activations recomputed in part"
 
 
-@pytest.mark.parametrize("wrong", ["0", "-3", "4k", "1.5", "１２", " "])
+@pytest.mark.parametrize("wrong", ["0", "-3", "4k", "1.5", "１２", " ", "9" * 5000])
 def test_tokens_by_hand_are_a_positive_number(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("MEDCOT_TOKENS_PER_PASS", wrong)
     with pytest.raises(

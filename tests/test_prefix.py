@@ -24,7 +24,9 @@ from medcot.merge import merged_model
 from medcot.model import base_within, load_tuned
 from medcot.nll import Spans, next_token_nll, span_nll
 from medcot.prefix import add_prefix
+from medcot.preflight import check_rows
 from medcot.slots import Request
+from medcot.trainer import TrainRow
 
 TOKENS = 5
 STOPS = set(range(0, 400, 31))
@@ -180,6 +182,17 @@ def test_the_prefix_takes_its_part_of_the_context(base: Base) -> None:
         check_lengths(prefixed(base), longest)
 
 
+@pytest.mark.parametrize("room", [1, 0, -3])
+def test_a_prefix_as_long_as_the_context_is_refused(base: Base, room: int) -> None:
+    model = prefixed(base)
+    model.config.max_position_embeddings = TOKENS + room
+    message = (
+        f"params.yaml: train.num_virtual_tokens: the prefix leaves no room in the model's context of {TOKENS + room} tokens, got 5; lower"
+    )
+    with pytest.raises(DataError, match=message):
+        check_rows([TrainRow("行", [1, 2], [1, 2])], model)
+
+
 # ---- the base beneath it
 
 
@@ -225,7 +238,8 @@ def finished(base: Base, directory: Path, **config: object) -> Path:
     """A saved prefix whose configuration says something else."""
     save_tuned(prefixed(base), directory, base.identity())
     path = directory / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | config), encoding="utf-8")
+    content = json.loads(path.read_text(encoding="utf-8")) | config
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None or key not in config}), encoding="utf-8")
     return directory
 
 
@@ -239,8 +253,11 @@ def finished(base: Base, directory: Path, **config: object) -> Path:
         ({"num_virtual_tokens": 7}, "the adapter does not fit the base, got"),
         ({"num_virtual_tokens": 0}, "adapter_config.json: num_virtual_tokens: not a number that peft can use, got 0; copy"),
         ({"token_dim": 32.0}, "adapter_config.json: token_dim: not a number that peft can use, got 32.0; copy"),
+        ({"peft_type": ["PREFIX_TUNING"]}, "only LoRA adapters and prefixes are imported"),
+        ({"num_layers": None}, "adapter_config.json: num_layers: not a number that peft can use, got None; copy"),
+        ({"num_virtual_tokens": 10**400}, "adapter_config.json: num_virtual_tokens: not a number that peft can use, got 1000"),
     ],
-    ids=["layers", "heads", "submodules", "task", "length", "none", "float"],
+    ids=["layers", "heads", "submodules", "task", "length", "none", "float", "list", "absent", "huge"],
 )
 def test_a_finished_prefix_that_does_not_fit_is_one_line(base: Base, tmp_path: Path, config: dict[str, object], message: str) -> None:
     with pytest.raises(DataError) as caught:

@@ -139,6 +139,17 @@ def test_two_unfinished_runs_are_kept_and_no_checkpoint_goes_without_a_line(tmp_
     assert len(caplog.messages) == 1
 
 
+def test_only_directories_of_runs_are_removed(tmp_path: Path) -> None:
+    own = tmp_path / "我的模型"
+    own.mkdir()
+    (own / "model.safetensors").write_text("mine", encoding="utf-8")
+    (tmp_path / "0123456789abcdef").symlink_to(own)
+    (tmp_path / "fedcba9876543210").mkdir()
+    now = open_run(tmp_path, {"train.seed": "1"})
+    assert sorted(tmp_path.iterdir()) == sorted([own, tmp_path / "0123456789abcdef", now])
+    assert (own / "model.safetensors").read_text() == "mine"
+
+
 def test_an_unchanged_run_saves_nothing_and_a_changed_one_is_refused_with_its_result_kept(tmp_path: Path) -> None:
     def save(directory: Path) -> None:
         directory.mkdir()
