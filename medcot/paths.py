@@ -30,7 +30,7 @@ log = logging.getLogger("medcot")
 class TrainPath(Protocol):
     """Executes passes, one after another, within a step.
 
-    packed   whether it takes rows laid end to end, else padded ones; see medcot.trainer.Collator
+    packed   whether it takes rows laid end to end, else padded ones; see medcot.train_rows.Collator
     in_part  whether a pass can recompute some of the layers, else all or none
     never_recompute  whether it must keep its activations
     """

@@ -10,7 +10,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,11 @@ import medcot.libraries  # noqa: F401 - before peft, which imports bitsandbytes
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from medcot.attention import pack, packs
+from medcot.attention import packs
 from medcot.checkpoints import newest_checkpoint
 from medcot.distributed import own_random, share, sum_gradients, sum_values, world
 from medcot.errors import MachineError, TrainingError
@@ -37,19 +35,10 @@ from medcot.passes import CPU_TOKENS, KEEP_ALL, Budget, Cost, Search, Workload, 
 from medcot.paths import choose_path
 from medcot.preflight import is_out_of_memory, kept_bytes, out_of_memory, settle_budget
 from medcot.resuming import Resumable
-from medcot.template import MASK
 from medcot.train_params import TrainParams
+from medcot.train_rows import Collator, TrainRow, num_predicted
 
 log = logging.getLogger("medcot")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainRow:
-    """A tokenised row: ids, labels (MASK over the prompt) and the record's id, for messages."""
-
-    id: str
-    input_ids: list[int]
-    labels: list[int]
 
 
 def numbers(count: int) -> Dataset:
@@ -57,41 +46,9 @@ def numbers(count: int) -> Dataset:
     return Dataset.from_dict({"row": list(range(count))})
 
 
-def num_predicted(row: TrainRow) -> int:
-    """Supervised tokens of a row; its first token is never predicted, since nothing stands before it."""
-    return sum(label != MASK for label in row.labels[1:])
-
-
 def as_numbers(rows: Sequence[dict[str, int]]) -> dict[str, torch.Tensor]:
     """Collate what transformers hands to a step: the positions of its rows."""
     return {"row": torch.tensor([row["row"] for row in rows])}
-
-
-class Collator:
-    """Lay rows end to end without padding, or pad them on the right to the longest of the batch; labels of padding are MASK."""
-
-    def __init__(self, pad_id: int, *, packed: bool = False) -> None:
-        self.pad_id, self.packed = pad_id, packed
-
-    def __call__(self, rows: Sequence[TrainRow]) -> dict[str, Any]:
-        return self._pack(rows) if self.packed else self._pad(rows)
-
-    def _pack(self, rows: Sequence[TrainRow]) -> dict[str, Any]:
-        # The first token of a row is predicted from the last of the row before: its label is masked, as nothing stands before it.
-        labels = [label for row in rows for label in (MASK, *row.labels[1:])]
-        inputs = pack([row.input_ids for row in rows])
-        return {**inputs, "labels": torch.tensor([labels])}
-
-    def _pad(self, rows: Sequence[TrainRow]) -> dict[str, Any]:
-        ids = [torch.tensor(row.input_ids) for row in rows]
-        labels = [torch.tensor(row.labels) for row in rows]
-        lengths = torch.tensor([len(row) for row in ids])
-        padded = pad_sequence(ids, batch_first=True, padding_value=self.pad_id)
-        return {
-            "input_ids": padded,
-            "attention_mask": (torch.arange(padded.shape[1]) < lengths[:, None]).long(),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=MASK),
-        }
 
 
 class CotTrainer(Resumable, SFTTrainer):  # type: ignore[misc]

@@ -28,7 +28,8 @@ from medcot.template import Template, encode
 from medcot.tokenizer import ChatTokenizer
 from medcot.trackers import tracking
 from medcot.train_params import TrainParams
-from medcot.trainer import CotTrainer, TrainRow, trainable
+from medcot.train_rows import TrainRow
+from medcot.trainer import CotTrainer, trainable
 
 log = logging.getLogger("medcot")
 

@@ -38,7 +38,7 @@ from medcot.template import check_template, get_template
 from medcot.tokenizer import check_transformers_load, install_tokenizer, load_tokenizer
 from medcot.trackers import chosen_trackers
 from medcot.train_params import TrainParams
-from medcot.trainer import TrainRow
+from medcot.train_rows import TrainRow
 from medcot.training import encode_rows, run, trainer_config
 
 DATA = Path("data/llamafactory")
