@@ -31,7 +31,13 @@ ENGLISH, CHINESE = "README.md", "README.zh-CN.md"
 READMES = [ENGLISH, CHINESE]
 FURTHER = {
     ENGLISH: ["docs/reference.md", "docs/curation.md", "docs/scaling.md", "docs/evaluation.md", "docs/training.md"],
-    CHINESE: ["docs/reference.zh-CN.md", "docs/curation.zh-CN.md", "docs/scaling.zh-CN.md", "docs/evaluation.zh-CN.md", "docs/training.zh-CN.md"],
+    CHINESE: [
+        "docs/reference.zh-CN.md",
+        "docs/curation.zh-CN.md",
+        "docs/scaling.zh-CN.md",
+        "docs/evaluation.zh-CN.md",
+        "docs/training.zh-CN.md",
+    ],
 }
 DOCUMENTS = [*READMES, *FURTHER[ENGLISH], *FURTHER[CHINESE], "CONTRIBUTING.md", "CHANGELOG.md"]
 CLASSES = {
