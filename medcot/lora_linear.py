@@ -10,6 +10,7 @@ peft's forward runs.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -144,6 +145,8 @@ def _fits(module: Any) -> bool:
     """Whether the function computes what the layer does."""
     names = [name for name in module.active_adapters if name in module.lora_A]
     if len(module.active_adapters) != 1 or len(names) != 1 or why_not_linear(module):
+        return False
+    if module.base_layer.weight.is_cuda and importlib.util.find_spec("triton") is None:  # which unpacks NF4 there
         return False
     base, masters = module.base_layer, (module.lora_A[names[0]].weight, module.lora_B[names[0]].weight)
     trained = all(master.requires_grad and master.dtype == torch.float32 for master in masters)

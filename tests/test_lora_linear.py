@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -261,3 +262,14 @@ def test_a_run_of_the_plain_path_ends_where_it_does_by_peft(
     (loss, peft), (other_loss, ours) = ends
     assert other_loss == pytest.approx(loss, rel=1e-4)
     assert max(float((peft[name] - ours[name]).abs().max()) for name in peft) < 1e-4 < max(float(p.abs().max()) for p in peft.values())
+
+
+@pytest.mark.parametrize("found", [None, "a spec"])
+def test_a_gpu_without_triton_leaves_the_layers_to_peft(found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lora_linear, "why_not_linear", lambda layer: None)
+    monkeypatch.setattr(lora_linear.importlib.util, "find_spec", {"triton": found}.get)
+    weight = SimpleNamespace(is_cuda=True, device=torch.device("cuda"), dtype=torch.bfloat16)
+    matrix = {"default": SimpleNamespace(weight=torch.nn.Parameter(torch.zeros(2, 2)))}
+    base = SimpleNamespace(weight=weight, parameters=list)
+    layer = SimpleNamespace(active_adapters=["default"], lora_A=matrix, lora_B=matrix, base_layer=base)
+    assert lora_linear._fits(layer) is bool(found)
