@@ -84,7 +84,7 @@ class TrainParams(Params):
     """Longest of these replies in tokens, thought included; one that is cut has no answer and scores 0."""
     early_stopping_steps: int = Field(0, ge=0)
     """Stop after so many evaluations that are no better by metric_for_best_model; 0 = never. Needs load_best_model_at_end."""
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**32)
     """Seed of adapter initialisation, row order and dropout."""
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from pydantic import ValidationError
 
 from medcot.errors import DataError
 from medcot.params import load_section, parse_section
@@ -129,3 +130,9 @@ def test_what_is_off_is_left_out_where_a_zero_would_switch_it_on() -> None:
     assert off & set(config) == set()
     assert config["max_steps"] == -1
     assert params(additional_target="embed_tokens", neftune_noise_alpha=5.0).llamafactory_config()["neftune_noise_alpha"] == 5.0
+
+
+def test_a_seed_has_no_more_bits_than_numpy_takes() -> None:
+    assert TrainParams(seed=2**32 - 1).seed == 2**32 - 1
+    with pytest.raises(ValidationError, match="less than 4294967296"):
+        TrainParams(seed=2**32)
