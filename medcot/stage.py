@@ -24,7 +24,7 @@ from medcot.errors import DataError, MachineError, MedcotError
 
 SCHEMA_VERSION = 1
 REFUSED_BY_MACHINE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EBUSY),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EBUSY, errno.EFBIG),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }
 LOCK_SECONDS = 5.0  # a second copy of a stage waits this long, then says who holds the lock

@@ -32,6 +32,7 @@ def fail_with(error: BaseException) -> object:
         (TrainingError("c", "infinite", "lower it"), 4),
         (PermissionError(13, "Permission denied", "/data/x"), 3),
         (OSError(28, "No space left on device", "/data/y"), 3),
+        (OSError(27, "File too large", "/data/z"), 3),
         (RuntimeError("a bug"), 4),
         (KeyboardInterrupt(), 130),
         (stage.Terminated(), 143),
