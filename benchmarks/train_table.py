@@ -115,8 +115,9 @@ def memory_table(lines: Iterable[Line]) -> str:
     for line in lines:
         speed = f"{tokens_per_second(line):,.0f}"
         cells = [f"{line['cap_gib']:.1f}", f"{line['allocated_gib']:.1f}", f"{line['reserved_gib']:.1f}", speed]
-        rows.append([line["contender"], line["setting"], line["batch"], *cells])
-    return markdown(["recipe", "shape", "rows a step", "cap, GiB", "GiB in use", "GiB reserved", "tokens/s"], rows)
+        path = next((words.split(" path: ")[0] for words in line.get("said", []) if " path: " in words), "")
+        rows.append([line["contender"], line["setting"], line["batch"], path, micro_batch(line), *cells])
+    return markdown(["recipe", "shape", "rows a step", "path", "passes", "cap, GiB", "GiB in use", "GiB reserved", "tokens/s"], rows)
 
 
 def versions_line(lines: Iterable[Line]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -204,14 +205,30 @@ def test_the_report_says_what_it_was_measured_on(capsys: pytest.CaptureFixture[s
     device = {"setting": "", "contender": "device", "device": "NVIDIA H200", "total_bytes": 150 * 2**30, "matmul_flops": 795e12}
     peer = line("trl", 5_000, versions={"torch": "2.11.0", "trl": "1.16.0"})
     shares = {"setting": "7b", "contender": "fused", "shares": dict.fromkeys(SHARES, 1 / len(SHARES))}
-    report([device, line("fused", 16_000), peer, shares, line("medcot_7b", 9_000)])
+    report(
+        [
+            device,
+            line("fused", 16_000),
+            peer,
+            shares,
+            line("medcot_7b", 9_000, said=["fused path: H200", "passes of up to 4,096 tokens, kept"]),
+        ]
+    )
     out = capsys.readouterr().out
     assert "NVIDIA H200, 150.0 GiB; a large bfloat16 product runs at 795.0 TFLOP/s, MFU is counted against 790.0" in out
     assert "torch 2.11.0, trl 1.16.0" in out
     assert "| 7b | medcot, fused path | ≥ 3.0 × TRL, default (padded) | 3.200 | met |" in out
     assert "| attention | 12.5% |" in out
-    assert "| medcot_7b | 7b | 4 | 22.5 | 20.0 | 21.5 | 9,000 |" in out
+    assert "| medcot_7b | 7b | 4 | fused | up to 4,096 tokens, kept | 22.5 | 20.0 | 21.5 | 9,000 |" in out
     assert "projected" in out
+
+
+def test_without_a_gpu_only_the_toy_is_run():
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command, root = [sys.executable, "benchmarks/train.py"], Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=hidden, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "benchmarks/train.py needs a GPU; --tiny runs every contender on a toy without one\n"
 
 
 def test_it_starts_as_a_file_and_shows_old_results(tmp_path: Path):
