@@ -152,11 +152,19 @@ def read_lines(paths: Sequence[Path]) -> list[Line]:
     return [json.loads(line) for path in paths if path.is_file() for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def has_gpu() -> bool:
+    import torch  # takes seconds, and --show does without
+
+    return torch.cuda.is_available()
+
+
 def main() -> None:
     args = parse()
     if args.show:
         report(read_lines(args.show))
         return
+    if not args.tiny and not has_gpu():
+        raise SystemExit("benchmarks/train.py needs a GPU; --tiny runs every contender on a toy without one")
     with scratch() as work:
         out = (args.out or Path(tempfile.mkdtemp(prefix="medcot-train-"))).resolve()
         out.mkdir(parents=True, exist_ok=True)
