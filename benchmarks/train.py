@@ -9,8 +9,9 @@
     python benchmarks/train.py --show FILE ...               the tables again, out of result files
 
 Rows are log-normal (mean 700 tokens, sd 250, at most 2,048), every token is supervised, LoRA r=8 α=16 on the seven linear layers; ours
-takes 48 rows a step. tokens/s counts real tokens over whole optimiser steps, after at least two of warm-up. Peaks are those of the whole
-training. MFU = 4 · weights · tokens/s ÷ the rate of a large bfloat16 product (790 TFLOP/s on an H200; another card's is measured).
+takes 48 rows a step. tokens/s counts real tokens of the median optimiser step, after at least two of warm-up; "all steps" has their
+pauses in it. Peaks are those of the whole training. MFU = 4 · weights · tokens/s ÷ the rate of a large bfloat16 product (790 TFLOP/s on
+an H200; another card's is measured).
 Each contender is a process of its own and takes the first of its micro-batches that fits; one that fails costs a line and no more.
 A peer that wants other versions is given a directory of them (--unsloth-site); --prototype adds an engine with bench_fused.py's interface.
 """

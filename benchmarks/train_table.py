@@ -31,6 +31,12 @@ class Speed:
 
 
 def tokens_per_second(line: Line) -> float:
+    """That of the median step: now and then a peer's step takes two or three times as long, which weighs too much among a dozen."""
+    return float(median(tokens / seconds for tokens, seconds in zip(line["tokens"], line["seconds"], strict=True)))
+
+
+def mean_tokens_per_second(line: Line) -> float:
+    """Over all timed steps, pauses included."""
     return float(sum(line["tokens"]) / sum(line["seconds"]))
 
 
@@ -75,9 +81,17 @@ def speed_table(found: dict[tuple[str, str], Speed], setting: str, peak: float) 
         last = speed.lines[-1]
         spread = f"{min(speed.runs):,.0f} to {max(speed.runs):,.0f} ({len(speed.runs)})" if len(speed.runs) > 1 else ""
         peaks = (max(line[key] for line in speed.lines) for key in ("allocated_gib", "reserved_gib"))
-        cells = [f"{speed.median:,.0f}", spread, *(f"{gib:.1f}" for gib in peaks), f"{last['filled']:.2f}", f"{speed.mfu(peak):.2f}"]
+        mean = median(map(mean_tokens_per_second, speed.lines))
+        cells = [
+            f"{speed.median:,.0f}",
+            spread,
+            f"{mean:,.0f}",
+            *(f"{gib:.1f}" for gib in peaks),
+            f"{last['filled']:.2f}",
+            f"{speed.mfu(peak):.2f}",
+        ]
         rows.append([CONTENDERS[name].title, micro_batch(last), *cells])
-    header = ["path", "micro-batch", "tokens/s", "range (runs)", "GiB in use", "GiB reserved", "real tokens", "MFU"]
+    header = ["path", "micro-batch", "tokens/s", "range (runs)", "all steps", "GiB in use", "GiB reserved", "real tokens", "MFU"]
     return f"{heading(setting, ordered[0][1].lines[0]['cap_gib'])}\n\n{markdown(header, rows)}"
 
 

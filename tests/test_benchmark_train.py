@@ -39,8 +39,15 @@ def test_speed_is_the_median_of_runs_and_mfu_counts_four_flops_a_weight():
     assert found.runs == (17_000, 19_000, 18_000)
     assert found.mfu(790e12) == pytest.approx(4 * 7.07e9 * 18_000 / 790e12)
     table = speed_table({("7b", "fused"): found}, "7b", PEAK)
-    assert "18,000 | 17,000 to 19,000 (3) | 20.0 | 21.5 | 0.50 | 0.64 |" in table
+    assert "18,000 | 17,000 to 19,000 (3) | 18,000 | 20.0 | 21.5 | 0.50 | 0.64 |" in table
     assert "22.5 GiB" in table
+
+
+def test_a_pause_in_one_step_does_not_count_as_speed_but_is_shown():
+    paused = line("trl", 0, tokens=[100, 100, 100], seconds=[1.0, 8.0, 1.0])
+    found = speeds([paused])
+    assert found[("7b", "trl")].median == 100
+    assert "| 100 |  | 30 |" in speed_table(found, "7b", PEAK)
 
 
 @pytest.mark.parametrize(
