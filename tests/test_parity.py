@@ -15,6 +15,7 @@ import pytest
 import torch
 from parity_factory import (
     SHAPES,
+    Gradients,
     adapted,
     by_autograd,
     forget,
@@ -29,6 +30,7 @@ from parity_factory import (
 )
 from train_factory import CPU
 
+from medcot.fused.head import CHUNK
 from medcot.fused.model import FusedModel
 from medcot.model import load_weights
 from medcot.template import MASK
@@ -53,9 +55,20 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return find
 
 
-def by_path(
-    model: Any, passes: list[list[TrainRow]], num_items: int | None = None, **options: Any
-) -> tuple[float, dict[str, torch.Tensor]]:
+@pytest.fixture(scope="module")
+def truth_of(directory: Callable[[str], Path]) -> Callable[[str], Gradients]:
+    """The gradients of ROWS on the dense model of a shape, with the adapter that `adapted` gives it."""
+    made: dict[str, Gradients] = {}
+
+    def find(shape: str) -> Gradients:
+        if shape not in made:
+            made[shape] = by_autograd(in_float64(adapted(directory(shape)), directory(shape)), ROWS)[1]
+        return made[shape]
+
+    return find
+
+
+def by_path(model: Any, passes: list[list[TrainRow]], num_items: int | None = None, **options: Any) -> tuple[float, Gradients]:
     """Loss and gradients of a step by the fused path, in these passes."""
     forget(model)
     fused = FusedModel(model)
@@ -66,7 +79,7 @@ def by_path(
     return loss, gradients(model)
 
 
-def worst(found: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> float:
+def worst(found: Gradients, truth: Gradients) -> float:
     return max(relative_errors(found, truth).values())
 
 
@@ -116,8 +129,9 @@ def test_the_truth_is_the_slope_of_the_loss(directory: Callable[[str], Path]) ->
     assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(slope, rel=1e-6)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("parts", [[[0], [1], [2], [3], [4]], [[4, 1], [2], [3, 0]], [[2, 0, 3, 4, 1]]])
+@pytest.mark.parametrize(
+    ("shape", "parts"), [("qwen2", [[0], [1], [2], [3], [4]]), ("qwen3", [[4, 1], [2], [3, 0]]), ("llama", [[2, 0, 3, 4, 1]])]
+)
 def test_any_passes_in_any_order_give_the_gradient_of_one_pass(
     directory: Callable[[str], Path], shape: str, parts: list[list[int]]
 ) -> None:
@@ -129,8 +143,9 @@ def test_any_passes_in_any_order_give_the_gradient_of_one_pass(
 
 
 def test_a_pass_of_thousands_of_tokens_is_that_of_its_rows(directory: Callable[[str], Path]) -> None:
-    """Longer than any chunk that the output layer may be cut into."""
-    rows = random_rows((900, 2, 1000, 700, 3), seed=3)
+    """More supervised tokens than a chunk of the output layer has (medcot/fused/head.py)."""
+    rows = random_rows((400, 2, 300, 350, 300, 250, 3), seed=3)
+    assert num_targets(rows) > CHUNK
     model = adapted(directory("qwen2"))
     loss, truth = by_autograd(in_float64(model, directory("qwen2")), rows)
     found_loss, found = by_path(model, [rows])
@@ -322,16 +337,16 @@ BATCH_FAULTS = {"rows see each other": merged, "no positions": nowhere, "labels 
 
 
 @pytest.mark.parametrize("fault", BATCH_FAULTS)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_fault_in_the_batch_is_caught(directory: Callable[[str], Path], shape: str, fault: str) -> None:
+@pytest.mark.parametrize("shape", ["qwen3"])
+def test_a_fault_in_the_batch_is_caught(
+    directory: Callable[[str], Path], truth_of: Callable[[str], Gradients], shape: str, fault: str
+) -> None:
     model = adapted(directory(shape))
-    _, truth = by_autograd(in_float64(model, directory(shape)), ROWS)
-    forget(model)
     fused = FusedModel(model)
     fused.refresh()
     fused.run_pass(BATCH_FAULTS[fault](packed(ROWS)), num_targets(ROWS))
     fused.finish()
-    assert worst(gradients(model), truth) > 1000 * TOLERANCE
+    assert worst(gradients(model), truth_of(shape)) > 1000 * TOLERANCE
 
 
 def without_epsilon(model: Any) -> None:
@@ -369,12 +384,13 @@ MODEL_FAULTS = [without_epsilon, other_scale, plain_norms, half_angle, transpose
 
 
 @pytest.mark.parametrize("fault", MODEL_FAULTS, ids=lambda fault: fault.__name__)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_fault_in_the_model_is_caught(directory: Callable[[str], Path], shape: str, fault: Callable[[Any], None]) -> None:
+@pytest.mark.parametrize("shape", ["llama"])
+def test_a_fault_in_the_model_is_caught(
+    directory: Callable[[str], Path], truth_of: Callable[[str], Gradients], shape: str, fault: Callable[[Any], None]
+) -> None:
     model = adapted(directory(shape))
-    _, truth = by_autograd(in_float64(model, directory(shape)), ROWS)
     fault(model)
-    assert worst(by_path(model, [ROWS])[1], truth) > 100 * TOLERANCE
+    assert worst(by_path(model, [ROWS])[1], truth_of(shape)) > 100 * TOLERANCE
 
 
 @pytest.mark.gpu

@@ -90,8 +90,8 @@ FAULTS: dict[str, tuple[Any, str, Callable[[Function], Function]]] = {
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, torch.Tensor]]]:
     made = {}
-    for shape, config in SHAPES.items():
-        directory = write_model(tmp_path_factory.mktemp(shape), config)
+    for shape in ("qwen2", "qwen3"):
+        directory = write_model(tmp_path_factory.mktemp(shape), SHAPES[shape])
         made[shape] = directory, by_autograd(in_float64(adapted(directory), directory), ROWS, 2 * num_targets(ROWS))[1]
     return made
 
@@ -113,6 +113,6 @@ def test_a_fault_is_caught(cases: dict[str, tuple[Path, dict[str, torch.Tensor]]
         assert error(directory, truth) > 1e-3
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["qwen2", "qwen3"])
 def test_without_a_fault_there_is_none(cases: dict[str, tuple[Path, dict[str, torch.Tensor]]], shape: str) -> None:
     assert error(*cases[shape]) < 1e-5

@@ -46,16 +46,20 @@ def trainer(base: Base, settings: TrainParams, scratch: Path, quantization: str 
     return CotTrainer(model, rows=rows, pad_id=0, params=settings, hardware=CPU, args=config, processing_class=tokenizer)
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("tokens", ["60", "200", "100000"])
+@pytest.mark.parametrize(
+    ("path", "tokens"), [("plain", "60"), ("plain", "100000"), ("plain with fewer launches", "200"), ("fused", "60"), ("fused", "100000")]
+)
 def test_a_step_of_the_trainer_has_the_gradient_of_autograd(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, tokens: str
 ) -> None:
-    monkeypatch.setenv("MEDCOT_TRAIN_PATH", path)
+    monkeypatch.setenv("MEDCOT_TRAIN_PATH", path.split()[0])
     monkeypatch.setenv("MEDCOT_TOKENS_PER_PASS", tokens)
+    monkeypatch.setattr("medcot.lora_linear.DEVICES", ("cpu",) if "launches" in path else ())
     settings = params()
     one = trainer(base, settings, tmp_path)
     one.settle(settings)
+    if path.startswith("plain"):
+        assert bool(one.path.linears.layers) == ("launches" in path)
     chosen = [5, 0, 11, 2, 9, 7, 3, 14]
     rows = [one.rows[i] for i in chosen]
     loss = one.training_step(one.model, {"row": torch.tensor(chosen)})
@@ -123,16 +127,13 @@ def test_plain_peft_loads_and_merges_what_the_fused_path_trained(base: Base, tmp
 def test_the_paths_curves_are_far_nearer_than_those_of_two_seeds(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """benchmarks/curves.py does this over 200 steps, on a trained base and more seeds."""
     curves: dict[tuple[str, int], torch.Tensor] = {}
-    for path in PATHS:
+    for path, seed in (("plain", 1), ("fused", 1), ("plain", 2)):
         monkeypatch.setenv("MEDCOT_TRAIN_PATH", path)
-        for seed in (1, 2):
-            settings = params(max_steps=10, learning_rate=1e-2, seed=seed)
-            tokenizer, rows = AutoTokenizer.from_pretrained(base.tokenizer_dir), base.encoded()
-            config = trainer_config(settings, CPU, len(rows), 0, tmp_path / f"{path}{seed}")
-            outcome = run(base.adapted(settings), tokenizer, rows, [], settings, config, CPU)
-            curves[path, seed] = torch.tensor([entry["loss"] for entry in outcome.log if "loss" in entry])
-    for seed in (1, 2):
-        plain, fused = curves["plain", seed], curves["fused", seed]
-        assert plain[-1] < plain[0] - 0.5
-        between_seeds = (curves["plain", 1] - curves["plain", 2]).abs().mean()
-        assert (fused - plain).abs().max() < 1e-3 * between_seeds
+        settings = params(max_steps=8, learning_rate=1e-2, seed=seed)
+        tokenizer, rows = AutoTokenizer.from_pretrained(base.tokenizer_dir), base.encoded()
+        config = trainer_config(settings, CPU, len(rows), 0, tmp_path / f"{path}{seed}")
+        outcome = run(base.adapted(settings), tokenizer, rows, [], settings, config, CPU)
+        curves[path, seed] = torch.tensor([entry["loss"] for entry in outcome.log if "loss" in entry])
+    plain, fused, other = curves.values()
+    assert plain[-1] < plain[0] - 0.3
+    assert (fused - plain).abs().max() < 1e-3 * (plain - other).abs().mean()

@@ -124,8 +124,8 @@ def test_float16_is_refused(tmp_path: Path) -> None:
 
 
 OTHERS = [
-    *("mistral", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "granite", "olmo", "olmo2", "stablelm", "starcoder2", "cohere"),
-    *("smollm3", "glm", "glm4", "helium", "seed_oss", "gpt_neox", "qwen2_moe", "qwen3_moe", "mixtral", "nemotron", "ernie4_5"),
+    *("mistral", "gemma2", "gemma3_text", "phi", "phi3", "granite", "olmo2", "stablelm", "cohere", "smollm3", "glm4", "seed_oss"),
+    *("gpt_neox", "qwen2_moe", "qwen3_moe"),
 ]
 
 
@@ -255,7 +255,7 @@ def draw(rng: random.Random) -> tuple[Any, dict[str, Any], str]:
 SUPPORTED: list[bool] = []
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(10))
 def test_a_random_configuration_is_refused_or_right(tmp_path: Path, seed: int) -> None:
     config, lora, quantization = draw(random.Random(seed))
     torch.manual_seed(seed)
