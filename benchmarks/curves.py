@@ -27,6 +27,7 @@ import numpy.typing as npt
 import yaml
 
 from medcot.adapters import add_adapter
+from medcot.errors import MedcotError
 from medcot.llamafactory import read_rows
 from medcot.model import Hardware, load_base
 from medcot.model_params import ModelParams
@@ -143,6 +144,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time, each a process of its own")
     parser.add_argument("--root", type=Path, default=Path())
     asked = parser.parse_args()
+    try:
+        quantization = open_workspace(asked.root).model.quantization
+    except MedcotError as error:
+        raise SystemExit(str(error)) from None
     runs = list(itertools.product(VARIANTS, range(1, asked.seeds + 1)))
     rest = [itertools.repeat(value) for value in (asked.root, asked.device, asked.steps, asked.learning_rate)]
     with ProcessPoolExecutor(asked.workers, multiprocessing.get_context("spawn")) as pool:
@@ -150,7 +155,6 @@ def main() -> None:
     seeds = range(1, asked.seeds + 1)
     losses = {variant: np.stack([made[variant, seed][0] for seed in seeds]) for variant in VARIANTS}
     val = {variant: np.array([made[variant, seed][1] for seed in seeds]) for variant in VARIANTS}
-    quantization = open_workspace(asked.root).model.quantization
     how = f"{asked.device} in {HARDWARE[asked.device].dtype}, {quantization}, learning rate {asked.learning_rate:g}"
     print(f"{asked.steps} steps, {asked.seeds} seeds, {how}\n")
     inside = print_table(losses, val, asked.steps)
