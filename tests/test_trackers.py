@@ -122,7 +122,7 @@ def test_a_package_that_is_missing_is_named_before_anything_is_loaded(
     write_train_workspace(in_tmp, base)
     os.environ["MEDCOT_REPORT_TO"] = name
     monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(train, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(train, "load_trainable", lambda *_: pytest.fail("the model was loaded"))
     assert run_stage("train", train.main) == 3
     error = capsys.readouterr().err.splitlines()[-1]
     expected = f"the package of tracker {name} is not installed; run `pip install {name}`, or take it out of the list"
@@ -186,9 +186,9 @@ def test_tensorboard_and_dvclive_write_under_the_scratch_directory_and_change_no
     identity, params, model = base.identity(), TrainParams(), train.ModelParams()
     assert run_stage("train", train.main) == 0
     alone, metrics = weights(in_tmp), Path("metrics/train.json").read_bytes()
-    name = train.checkpoint_dir(params, model, hardware, identity, {})
+    parts = train.identify(params, model, hardware, identity, {}, "plain")
     os.environ["MEDCOT_REPORT_TO"] = "tensorboard,dvclive"
-    assert train.checkpoint_dir(params, model, hardware, identity, {}) == name
+    assert train.identify(params, model, hardware, identity, {}, "plain") == parts
     assert run_stage("train", train.main) == 0
     assert (weights(in_tmp), Path("metrics/train.json").read_bytes()) == (alone, metrics)
     assert git("status", "--porcelain").split() == ["??", "metrics/"]
