@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -17,6 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: two threads on a b
 # Several tests compare bytes, which only the CPU promises; MEDCOT_TEST_GPU=1 lets the suite use a GPU all the same.
 if os.environ.get("MEDCOT_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now to itself: every training asks for a collection, which would walk over all of it for half a second."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
